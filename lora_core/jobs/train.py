@@ -1,0 +1,257 @@
+"""The training job: everything a run needs, as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lora_core.settings import group, problems, setting
+
+OPTIMIZERS = ("adamw", "adam", "sgd", "adafactor", "adamw8bit", "lion", "prodigy")
+SCHEDULES = (
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "warmup_stable_decay",
+)
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One folder of pictures with its own rules; None means "as in the dataset's captions settings"."""
+
+    folder: str
+    repeats: int = 1
+    class_words: str = ""
+    keep_tokens: int | None = None
+    shuffle: bool | None = None
+    flip: bool | None = None
+    caption_prefix: str | None = None
+    caption_suffix: str | None = None
+    caption_extension: str | None = None
+    caption_dropout: float | None = None
+    tag_dropout: float | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    folder: str = setting(
+        "", "Pictures", "Folder with the pictures and their captions; kohya's N_name folders work too.", widget="folder"
+    )
+    subsets: tuple[Subset, ...] = ()
+    held_out: str = setting(
+        "",
+        "Held-out pictures",
+        "Folder with pictures that are never trained on; they measure the held-out loss.",
+        widget="folder",
+    )
+    validation_split: float = setting(
+        0.0,
+        "Held-out share",
+        "Share of the pictures kept out of training to measure the held-out loss.",
+        min=0,
+        max=0.9,
+    )
+    width: int = setting(
+        512, "Width", "Training width in pixels; with buckets, the area counts.", min=64, max=4096, step=8
+    )
+    height: int = setting(512, "Height", "Training height in pixels.", min=64, max=4096, step=8)
+    buckets: bool = setting(
+        True, "Aspect buckets", "Group pictures by aspect ratio instead of cropping all to one shape."
+    )
+    min_bucket: int = setting(256, "Shortest bucket side", "In pixels.", min=64, max=4096, advanced=True)
+    max_bucket: int = setting(1024, "Longest bucket side", "In pixels.", min=64, max=8192, advanced=True)
+    bucket_step: int = setting(64, "Bucket step", "Bucket sides are multiples of this.", min=8, max=256, advanced=True)
+    no_upscale: bool = setting(False, "Never upscale", "Pictures smaller than the training area keep their size.")
+    batch_size: int = setting(1, "Batch size", "Pictures per forward pass.", min=1, max=256)
+    repeats: int = setting(
+        1, "Repeats", "How often each picture counts in an epoch (kohya folders bring their own).", min=1, max=10000
+    )
+    flip: bool = setting(False, "Random flip", "Mirror half of the pictures. Off for asymmetric characters and text.")
+
+
+@dataclass(frozen=True)
+class Captions:
+    trigger: str = setting("", "Trigger word", "Put in front of every caption that does not hold it already.")
+    caption_extension: str = setting(
+        "", "Caption extension", "Empty: .txt, .caption, .json and metadata.jsonl are all looked for.", advanced=True
+    )
+    shuffle: bool = setting(True, "Shuffle tags", "Shuffle the comma-separated tags at each use.")
+    keep_tokens: int = setting(
+        1, "Keep first tags", "How many tags at the front stay in place (the trigger).", min=0, max=255
+    )
+    separator: str = setting(",", "Tag separator", "What stands between tags.", advanced=True)
+    caption_prefix: str = setting("", "Caption prefix", "Put in front of every caption.", advanced=True)
+    caption_suffix: str = setting("", "Caption suffix", "Put behind every caption.", advanced=True)
+    caption_dropout: float = setting(
+        0.0, "Caption dropout", "Chance to train a picture with an empty caption.", min=0, max=1
+    )
+    tag_dropout: float = setting(0.0, "Tag dropout", "Chance to leave out each tag behind the kept ones.", min=0, max=1)
+    max_tokens: int = setting(
+        75, "Caption length", "75, 150 or 225 tokens; longer captions are cut.", min=75, max=225, step=75
+    )
+    clip_skip: int = setting(1, "Clip skip", "1 = last layer of the text encoder. SDXL ignores it.", min=1, max=12)
+
+
+@dataclass(frozen=True)
+class Network:
+    rank: int = setting(16, "Rank", "Size of the LoRA (kohya: network_dim).", min=1, max=1024)
+    alpha: float = setting(8.0, "Alpha", "The LoRA is scaled by alpha / rank.", min=0.0001, max=1024)
+    conv_rank: int = setting(
+        0, "Convolution rank", "Rank for 3x3 convolutions (LoCon); 0 leaves them out.", min=0, max=1024
+    )
+    conv_alpha: float = setting(1.0, "Convolution alpha", "Alpha for 3x3 convolutions.", min=0.0001, max=1024)
+    dropout: float = setting(
+        0.0, "Network dropout", "Chance to drop each input of the LoRA branch.", min=0, max=0.99, advanced=True
+    )
+    train_unet: bool = setting(True, "Train the UNet")
+    train_text_encoder: bool = setting(True, "Train the text encoder", "SDXL: both text encoders.")
+    start_from: str = setting(
+        "", "Start from LoRA", "Continue from this LoRA file; rank and alpha are taken from it.", widget="lora"
+    )
+
+
+@dataclass(frozen=True)
+class Optimization:
+    optimizer: str = setting("adamw", "Optimizer", choices=OPTIMIZERS)
+    learning_rate: float = setting(1e-4, "Learning rate", "For the UNet's LoRA.", min=0, max=10)
+    text_encoder_lr: float | None = setting(
+        None, "Text encoder learning rate", "Empty: a fifth of the learning rate. 0: not trained.", min=0, max=10
+    )
+    text_encoder_2_lr: float | None = setting(
+        None, "Second text encoder learning rate", "SDXL only. Empty: as the first.", min=0, max=10
+    )
+    schedule: str = setting("cosine", "Learning rate schedule", choices=SCHEDULES)
+    warmup: float = setting(0.05, "Warm-up", "Below 1: share of all steps; from 1: steps.", min=0, max=100000)
+    cycles: int = setting(1, "Restarts", "Cycles of cosine_with_restarts.", min=1, max=100, advanced=True)
+    power: float = setting(1.0, "Power", "Exponent of the polynomial schedule.", min=0.01, max=10, advanced=True)
+    min_lr_ratio: float = setting(
+        0.0,
+        "Least rate",
+        "Lowest rate of cosine_with_min_lr and warmup_stable_decay, as a share.",
+        min=0,
+        max=1,
+        advanced=True,
+    )
+    weight_decay: float = setting(0.01, "Weight decay", min=0, max=10, advanced=True)
+    beta1: float = setting(0.9, "Beta 1", min=0, max=0.99999, advanced=True)
+    beta2: float = setting(0.999, "Beta 2", min=0, max=0.999999, advanced=True)
+    max_grad_norm: float = setting(1.0, "Gradient clipping", "Largest norm of the gradient; 0 = off.", min=0, max=1000)
+    accumulation: int = setting(1, "Gradient accumulation", "Forward passes per optimizer step.", min=1, max=1024)
+
+
+@dataclass(frozen=True)
+class Length:
+    steps: int = setting(0, "Steps", "Optimizer steps; 0 = as many as the epochs make.", min=0, max=10_000_000)
+    epochs: int = setting(10, "Epochs", "Times that every picture is seen; used when steps is 0.", min=1, max=100_000)
+
+
+@dataclass(frozen=True)
+class NoiseAndLoss:
+    prediction: str = setting("auto", "Prediction type", "auto: read from the base.", choices=("auto", "epsilon", "v"))
+    min_snr_gamma: float = setting(
+        5.0, "Min-SNR gamma", "Loss weighting of Hang et al. 2023; 0 = off, 5 is usual.", min=0, max=100
+    )
+    noise_offset: float = setting(
+        0.0, "Noise offset", "Shifts the noise per picture and channel; 0.0357 is usual on SDXL.", min=0, max=1
+    )
+    min_timestep: int = setting(0, "First timestep", min=0, max=999, advanced=True)
+    max_timestep: int = setting(1000, "Last timestep (exclusive)", min=1, max=1000, advanced=True)
+    zero_terminal_snr: str = setting(
+        "auto", "Zero terminal SNR", "auto: read from the base.", choices=("auto", "on", "off"), advanced=True
+    )
+
+
+@dataclass(frozen=True)
+class Saves:
+    save_every_steps: int = setting(
+        0, "Save every N steps", "0 = off. Each save has its own name.", min=0, max=1_000_000
+    )
+    save_every_epochs: int = setting(0, "Save every N epochs", "0 = off.", min=0, max=100_000)
+    state_every_steps: int = setting(
+        100, "Resumable state every N steps", "0 = only when stopped.", min=0, max=1_000_000
+    )
+    save_precision: str = setting("fp16", "Precision of the file", choices=("fp16", "bf16", "fp32"))
+    preview_prompts: tuple[str, ...] = setting((), "Preview prompts", "One picture each, fixed seed.", widget="lines")
+    preview_every_steps: int = setting(0, "Previews every N steps", "0 = off.", min=0, max=1_000_000)
+    preview_steps: int = setting(20, "Preview sampling steps", min=1, max=150, advanced=True)
+    preview_cfg: float = setting(7.0, "Preview CFG scale", min=1, max=30, advanced=True)
+    validate_every_steps: int = setting(50, "Held-out loss every N steps", "0 = off.", min=0, max=1_000_000)
+    metadata: str = setting("full", "Metadata", "full, or minimal: only what hosts need.", choices=("full", "minimal"))
+    comment: str = setting("", "Comment", "Stored in the file as ss_training_comment.")
+
+
+@dataclass(frozen=True)
+class Memory:
+    device: str = setting("auto", "Device", "auto, cpu, cuda, cuda:1, mps, ...", advanced=True)
+    dtype: str = setting(
+        "auto", "Precision of the base", "auto: bf16 where the device is fast with it.", choices=DTYPES
+    )
+    gradient_checkpointing: bool = setting(False, "Gradient checkpointing", "Less memory, about a third slower.")
+    cache_dir: str = setting(
+        "", "Cache folder", "Empty: a folder beside the run's state.", widget="save_folder", advanced=True
+    )
+    cache_text: bool = setting(
+        True,
+        "Cache text encoder outputs",
+        "Used when captions are fixed and no text encoder is trained.",
+        advanced=True,
+    )
+    threads: int = setting(0, "CPU threads", "0 = as torch decides.", min=0, max=1024, advanced=True)
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train a kohya-format LoRA. Written: `output_dir/name.safetensors`, saves as `name-000123.safetensors`."""
+
+    base: str = setting("", "Base model", "Checkpoint (.safetensors, .ckpt) or diffusers folder.", widget="checkpoint")
+    name: str = setting("lora", "Name", "File name of the LoRA, also what the hosts show.")
+    output_dir: str = setting("", "Folder for the LoRA", widget="save_folder")
+    work_dir: str = setting(
+        "", "Working folder", "State, cache, previews and log. Empty: output_dir/name.loom", widget="save_folder"
+    )
+    vae: str = setting("", "VAE", "Another VAE file instead of the base's own.", widget="file", advanced=True)
+    seed: int = setting(0, "Seed", "The same seed gives the same training.", min=0, max=2**63 - 1)
+    resume: bool = setting(True, "Resume", "Go on from the state of an interrupted run of the same job.")
+    dataset: Dataset = group(Dataset, "Dataset")
+    captions: Captions = group(Captions, "Captions")
+    network: Network = group(Network, "Network")
+    optimization: Optimization = group(Optimization, "Optimizer")
+    length: Length = group(Length, "Length")
+    noise: NoiseAndLoss = group(NoiseAndLoss, "Noise and loss")
+    saves: Saves = group(Saves, "Saves and previews")
+    memory: Memory = group(Memory, "Memory")
+
+    def problems(self) -> list[str]:
+        """Every fault that can be told without opening a file."""
+        found = problems(self)
+        if not self.base:
+            found.append("No base model is named: set base to a checkpoint file or a diffusers folder.")
+        if not self.output_dir:
+            found.append("No folder for the LoRA is named: set output_dir.")
+        if not self.dataset.folder and not self.dataset.subsets:
+            found.append("No pictures are named: set the dataset's folder.")
+        if not self.network.train_unet and not self.network.train_text_encoder:
+            found.append("Neither the UNet nor the text encoder is trained: switch one on.")
+        if self.noise.min_timestep >= self.noise.max_timestep:
+            found.append("The first timestep (min_timestep) must be below the last (max_timestep).")
+        if self.captions.max_tokens % 75:
+            found.append("Caption length (max_tokens) must be 75, 150 or 225.")
+        return found + name_problems(self.name)
+
+
+def name_problems(name: str) -> list[str]:
+    """Characters that a file system or A1111's prompt syntax <lora:name:1> cannot take."""
+    bad = sorted(set(name) & set('<>:"/\\|?*=,[](){}\0'))
+    if not name.strip() or name.strip(". ") != name:
+        return [f"The name {name!r} cannot be a file name: it is empty or begins or ends with a dot or a space."]
+    if bad or any(ord(c) < 32 for c in name):
+        return [
+            f"The name {name!r} holds {' '.join(bad) or 'control characters'}, which prompts or file systems cannot take."
+        ]
+    return []
