@@ -1,0 +1,39 @@
+# make demo   installs into .venv, trains a small LoRA, draws out/demo/index.html
+# make test   the test suite        make lint   ruff and pyright
+#
+# Another build of torch:  make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+OUT ?= out/demo
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint bench install clean
+
+demo: $(STAMP)
+	$(BIN)/python -m lora_core demo --output-dir $(OUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+install: $(STAMP)
+
+# torch first and by its exact name, so that nothing below chooses another build of it.
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 14); \
+		sys.exit(None if ok else "LoRA Loom needs Python 3.10 to 3.13; this is %s. Try: make PYTHON=python3.12 %s" % (sys.version.split()[0], "$(MAKECMDGOALS)"))'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[engine,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT)
