@@ -1,0 +1,1 @@
+"""What needs diffusers, transformers and peft: training, generation, inpainting."""

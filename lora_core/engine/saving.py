@@ -1,0 +1,118 @@
+"""What a training writes: LoRAs, the resumable state, a report. A name that belongs to another run is never reused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lora_core.engine import resume
+from lora_core.engine.course import Course
+from lora_core.engine.device import DTYPES
+from lora_core.engine.network import to_lora
+from lora_core.engine.saved_metadata import lora_metadata
+from lora_core.errors import FileError, LoomError
+from lora_core.events import Saved
+from lora_core.lora_file import write_lora
+from lora_core.tensors import read_header
+
+if TYPE_CHECKING:
+    from lora_core.engine.setup import Run
+
+
+def step_name(run: Run, step: int) -> str:
+    """`name-000123`: each save has its own name, because hosts cache LoRAs by name."""
+    return f"{run.job.name}-{step:06d}"
+
+
+def save_lora(run: Run, course: Course, name: str) -> Saved:
+    """Write `name.safetensors` (or `name-2` if that belongs to another run); it was re-opened and checked."""
+    folder = Path(run.job.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = free_path(folder, name, course.session)
+    lora = to_lora(run.network, run.architecture.family)
+    dtype = DTYPES[run.job.saves.save_precision]
+    metadata = lora_metadata(run, course, path.stem)
+    write_lora(path, lora, run.architecture, dtype, metadata)
+    return Saved(str(path), "lora", course.step)
+
+
+def free_path(folder: Path, name: str, session: int) -> Path:
+    """The first of name, name-2, name-3, ... that is free or was written by this run."""
+    for number in range(1, 10_000):
+        path = folder / (f"{name}.safetensors" if number == 1 else f"{name}-{number}.safetensors")
+        if not path.exists() or session_of(path) == str(session):
+            return path
+    raise FileError(f"{folder} holds too many files named {name}-N.safetensors; choose another name.")
+
+
+def session_of(path: Path) -> str:
+    try:
+        return read_header(path).metadata.get("ss_session_id", "")
+    except FileError:
+        return ""
+
+
+def state_path(run: Run) -> Path:
+    return run.folder / "state.safetensors"
+
+
+def save_state(run: Run, course: Course) -> Saved:
+    """Write the resumable state."""
+    tensors, optimizer = resume.split_optimizer(run.optimizer.state_dict())
+    factors = {f"lora.{name}": t.detach().cpu() for name, t in run.network.tensors().items()}
+    schedule = {k: v for k, v in run.schedule.state_dict().items() if k != "lr_lambdas"}
+    extra: dict[str, Any] = {"course": course.to_json()}
+    if run.scaler:
+        extra["scaler"] = run.scaler.state_dict()
+    path = state_path(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = resume.State(course.step, factors | tensors, optimizer, schedule, extra)
+    resume.write_state(path, state, run.mark)
+    return Saved(str(path), "state", course.step)
+
+
+def drop_state(run: Run) -> None:
+    """A finished training leaves no state that a later run could take for its own."""
+    state_path(run).unlink(missing_ok=True)
+
+
+def report(run: Run, course: Course) -> dict[str, Any]:
+    """The figures of a run, for people and for the hosts' pages."""
+    norms = torch.stack([b.up.detach().float().norm().cpu() for b in run.network.branches.values()])
+    if not float(norms.max()) > 0:
+        raise LoomError(
+            "The LoRA learned nothing: all its up weights are still 0. Raise the learning rate or the steps."
+        )
+    return {
+        "steps": course.step,
+        "total_steps": run.total_steps,
+        "modules": len(run.network.branches),
+        "loss": none_if_nan(course.average),
+        "losses": [none_if_nan(x) for x in course.losses],
+        "held_out": course.held_out,
+        "saves": course.saves,
+        "skipped_steps": course.skipped,
+        "rollbacks": course.rollbacks,
+        "seconds_per_step": course.seconds_per_step(),
+        "family": run.architecture.family,
+        "dtype": str(run.dtype).removeprefix("torch."),
+        "device": str(run.device),
+    }
+
+
+def none_if_nan(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write_report(run: Run, figures: dict[str, Any]) -> None:
+    """The report as JSON in the working folder, replaced at once."""
+    path = run.folder / "report.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    os.replace(temporary, path)

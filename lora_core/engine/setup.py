@@ -1,0 +1,276 @@
+"""Everything a training needs before its first step: base, pictures, caches, network, optimizer, state."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_core.architecture import Architecture, architecture_of
+from lora_core.engine import models, network, resume
+from lora_core.engine.cache import LatentCache
+from lora_core.engine.conditioning import Encode, TextRules, frozen_encoder, live_encoder
+from lora_core.engine.course import Course
+from lora_core.engine.dataset import Batch, Dataset, open_dataset
+from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
+from lora_core.engine.optimizers import build_optimizer, build_schedule
+from lora_core.engine.prompt import time_ids
+from lora_core.engine.randomness import mix
+from lora_core.engine.schedule import alphas_cumprod
+from lora_core.engine.textcache import cached_outputs
+from lora_core.errors import ConfigError
+from lora_core.events import Event, Note, Stage
+from lora_core.jobs.train import TrainJob
+from lora_core.keys import checkpoint_tensors, lora_targets
+from lora_core.lora_file import read_lora
+from lora_core.tensors import open_tensors
+
+
+@dataclass(frozen=True)
+class Run:
+    """A prepared training. What changes while it runs is in Course and inside the torch objects."""
+
+    job: TrainJob
+    architecture: Architecture
+    device: torch.device
+    dtype: torch.dtype
+    prediction: str
+    alphas_bar: torch.Tensor
+    dataset: Dataset
+    held_out: tuple[Batch, ...]
+    cache: LatentCache
+    encode: Encode
+    unet: nn.Module
+    encoders: tuple[nn.Module, ...]
+    network: network.Network
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    scaler: Any
+    folder: Path
+    mark: str
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def to_input(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents as the UNet takes them: its device, its dtype, channels last."""
+        return latents.to(self.device, self.dtype, memory_format=torch.channels_last)
+
+    def time_ids(self, batch: Batch) -> torch.Tensor | None:
+        """SDXL's size conditioning [b,6]; None for other families."""
+        if self.architecture.family != "sdxl":
+            return None
+        width, height = batch.size
+        rows = [time_ids(h, w, crop=(top, left), target=(height, width)) for w, h, left, top in self.cache.sizes(batch)]
+        return torch.stack(rows)
+
+
+def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
+    """Load and attach everything; large parts one after the other, so that they are not in memory together."""
+    device = pick_device(job.memory.device)
+    dtype = checked_dtype(job, device)
+    if job.memory.threads:
+        torch.set_num_threads(job.memory.threads)
+    yield Stage("Reading the base and the pictures")
+    architecture = checked_architecture(job)
+    dataset = open_dataset(job)
+    for line in dataset.report.text():
+        yield Note(line)
+    cache = yield from cached_latents(job, architecture, dataset, device)
+    sizes = branch_sizes(job, architecture)
+    yield Stage("Loading the text encoder")
+    encode, encoders = text_side(job, architecture, dataset, sizes, device, dtype)
+    yield Stage("Loading the UNet")
+    unet = models.load_unet(job.base, dtype, device).to(memory_format=torch.channels_last)
+    net = attached(job, unet, encoders, sizes)
+    optimizer, sentence = build_optimizer(job.optimization, parameter_groups(job, architecture, net))
+    if sentence:
+        yield Note(sentence, "warning")
+    per_epoch = -(-len(dataset.epoch(0)) // job.optimization.accumulation)
+    total = job.length.steps or job.length.epochs * per_epoch
+    folder = work_folder(job)
+    run = Run(
+        job, architecture, device, dtype, prediction_of(job, architecture), noise_schedule(job, architecture),
+        dataset, tuple(dataset.held_out_batches()), cache, encode, unet, encoders, net,
+        optimizer, build_schedule(job.optimization, optimizer, total), grad_scaler(device, dtype),
+        folder, resume.fingerprint(job, dataset_facts(dataset)), per_epoch, total,
+    )  # fmt: skip
+    course = yield from restored(run)
+    gc.collect()
+    return run, course
+
+
+def checked_dtype(job: TrainJob, device: torch.device) -> torch.dtype:
+    dtype = pick_dtype(job.memory.dtype, device)
+    if dtype == torch.float16 and device.type == "cpu":
+        raise ConfigError("fp16 does not train on the CPU: set dtype to fp32 or bf16.")
+    return dtype
+
+
+def checked_architecture(job: TrainJob) -> Architecture:
+    architecture = architecture_of(job.base)
+    name = Path(job.base).name
+    if architecture.family == "sdxl_refiner":
+        raise ConfigError(f"{name} is the SDXL refiner; train on an SDXL base model instead.")
+    if architecture.inpainting:
+        raise ConfigError(
+            f"{name} is an inpainting model (9 input channels); train on the normal model of the same family: "
+            "the LoRA works with the inpainting model too."
+        )
+    return architecture
+
+
+def prediction_of(job: TrainJob, architecture: Architecture) -> str:
+    return architecture.prediction if job.noise.prediction == "auto" else job.noise.prediction
+
+
+def noise_schedule(job: TrainJob, architecture: Architecture) -> torch.Tensor:
+    choice = job.noise.zero_terminal_snr
+    return alphas_cumprod(architecture.zero_terminal_snr if choice == "auto" else choice == "on")
+
+
+def cached_latents(
+    job: TrainJob, architecture: Architecture, dataset: Dataset, device: torch.device
+) -> Generator[Event, None, LatentCache]:
+    yield Stage("Encoding the pictures")
+    source = job.vae or job.base
+    cache = LatentCache(cache_folder(job) / "latents", component_hash(source, architecture, "vae", alone=bool(job.vae)))
+    load = partial(models.load_vae, job.base, torch.float32, device, job.vae)
+    yield from cache.prepare(dataset, load)
+    gc.collect()
+    return cache
+
+
+def component_hash(path: str, architecture: Architecture, component: str, alone: bool = False) -> str:
+    """A hash over up to 64 KiB of each tensor of one component (of all tensors when the file is the component)."""
+    digest = hashlib.sha256()
+    with open_tensors(path) as file:
+        known = file.header.tensors
+        names = list(known) if alone else [t.source for t in checkpoint_tensors(architecture, component)]
+        for name in sorted(set(names) & known.keys()):
+            digest.update(f"{name}{known[name].dtype}{known[name].shape}".encode())
+            digest.update(file.read(name).flatten()[:16384].float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rates(job: TrainJob, architecture: Architecture) -> dict[str, float]:
+    """Learning rate of each component that is trained."""
+    o, n = job.optimization, job.network
+    first = o.learning_rate / 5 if o.text_encoder_lr is None else o.text_encoder_lr
+    second = first if o.text_encoder_2_lr is None else o.text_encoder_2_lr
+    found = {"unet": o.learning_rate if n.train_unet else 0.0}
+    if n.train_text_encoder:
+        for name, rate in zip(("text_encoder", "text_encoder_2"), (first, second)):
+            found[name] = rate
+    present = ("unet", "text_encoder", "text_encoder_2")[: 1 + len(architecture.text_encoders)]
+    return {name: rate for name, rate in found.items() if rate > 0 and name in present}
+
+
+def branch_sizes(job: TrainJob, architecture: Architecture) -> dict[str, network.Size]:
+    """Rank and alpha of every module that gets a branch; from the file when the job starts from a LoRA."""
+    trained = rates(job, architecture)
+    if not trained:
+        raise ConfigError("Every learning rate is 0: nothing would be trained.")
+    if job.network.start_from:
+        lora = read_lora(job.network.start_from, architecture)
+        return {n: network.Size(m.rank, m.alpha) for n, m in lora.modules.items() if n.split(".")[0] in trained}
+    targets = lora_targets(architecture, conv=job.network.conv_rank > 0)
+    return network.sizes_of([t for t in targets if t.canonical.split(".")[0] in trained], job.network)
+
+
+def text_side(
+    job: TrainJob, architecture: Architecture, dataset: Dataset, sizes: dict[str, network.Size],
+    device: torch.device, dtype: torch.dtype,
+) -> tuple[Encode, tuple[nn.Module, ...]]:  # fmt: skip
+    """How captions are encoded, and the encoders that have to stay in memory for it."""
+    rules = TextRules(architecture, job.captions.clip_skip, job.captions.max_tokens)
+    load: Callable[[], tuple[nn.Module, ...]] = partial(models.load_text_encoders, job.base, dtype, device)
+    if any(name.startswith("text_encoder") for name in sizes):
+        encoders = load()
+        return live_encoder(encoders, rules), encoders
+    if dataset.captions_fixed and job.memory.cache_text:
+        mark = text_mark(job, architecture, dtype)
+        return frozen_encoder(cached_outputs(rules, dataset, mark, load, cache_folder(job) / "text")), ()
+    encoders = load()
+    return torch.no_grad()(live_encoder(encoders, rules)), encoders
+
+
+def text_mark(job: TrainJob, architecture: Architecture, dtype: torch.dtype) -> str:
+    names = ("text_encoder", "text_encoder_2")[: len(architecture.text_encoders)]
+    return " ".join([str(dtype), *(component_hash(job.base, architecture, name) for name in names)])
+
+
+def attached(
+    job: TrainJob, unet: nn.Module, encoders: tuple[nn.Module, ...], sizes: dict[str, network.Size]
+) -> network.Network:
+    components = {"unet": unet} | dict(zip(("text_encoder", "text_encoder_2"), encoders))
+    net = network.attach(components, sizes, job.network.dropout, job.seed)
+    network.train_only(components.values(), net)
+    if job.network.start_from:
+        whole = read_lora(job.network.start_from)
+        network.fill(net, network.only(whole, net))
+    if job.memory.gradient_checkpointing:
+        checkpoint_gradients(components.values())
+    return net
+
+
+def checkpoint_gradients(modules: Any) -> None:
+    """Recompute activations in the backward pass; both libraries do so in training mode only."""
+    for module in modules:
+        if hasattr(module, "enable_gradient_checkpointing"):
+            module.enable_gradient_checkpointing()
+        else:
+            module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        module.train()
+
+
+def parameter_groups(job: TrainJob, architecture: Architecture, net: network.Network) -> list[dict[str, Any]]:
+    """One group for each trained component, with its own learning rate."""
+    found = ((net.parameters(name), rate) for name, rate in rates(job, architecture).items())
+    return [{"params": params, "lr": rate} for params, rate in found if params]
+
+
+def work_folder(job: TrainJob) -> Path:
+    return Path(job.work_dir) if job.work_dir else Path(job.output_dir) / f"{job.name}.loom"
+
+
+def cache_folder(job: TrainJob) -> Path:
+    return Path(job.memory.cache_dir) if job.memory.cache_dir else work_folder(job) / "cache"
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    """The pictures and captions by content: a state belongs to exactly these."""
+    pictures = [*dataset.pictures, *dataset.held_out]
+    return {"pictures": [[p.content_hash, p.caption] for p in pictures]}
+
+
+def restored(run: Run) -> Iterator[Event] | Generator[Event, None, Course]:
+    """Go on from the state of an interrupted run of the same job, if there is one and the job allows it."""
+    path = run.folder / "state.safetensors"
+    state = resume.read_state(path, run.mark) if run.job.resume else None
+    if state is None:
+        if path.exists():
+            kept = path.with_name(f"state-{int(time.time())}.safetensors")
+            path.rename(kept)
+            yield Note(f"A state of other settings or pictures was found; it is kept as {kept.name}. Starting anew.")
+        return Course(session=mix(run.job.seed, run.mark) & 0xFFFFFFFF, started_at=time.time())
+    with torch.no_grad():
+        for name, tensor in run.network.tensors().items():
+            tensor.copy_(state.tensors[f"lora.{name}"])
+    run.optimizer.load_state_dict(resume.join_optimizer(state.tensors, state.optimizer))
+    run.schedule.load_state_dict(state.schedule)
+    if run.scaler and "scaler" in state.run:
+        run.scaler.load_state_dict(state.run["scaler"])
+    yield Note(f"Resuming from step {state.step} of {run.total_steps}.")
+    return Course.from_json(state.run["course"], state.step)

@@ -1,0 +1,168 @@
+"""THE recipe: train a LoRA. Reads from top to bottom; every part it calls is a plain function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from lora_core.commands import Commands
+from lora_core.engine import saving
+from lora_core.engine.conditioning import unet_arguments
+from lora_core.engine.course import Course
+from lora_core.engine.dataset import Batch
+from lora_core.engine.device import autocast, release
+from lora_core.engine.guard import Guard
+from lora_core.engine.loss import training_loss
+from lora_core.engine.noise import diffuse, draw_noise, draw_timesteps
+from lora_core.engine.preview import draw_previews
+from lora_core.engine.randomness import mix
+from lora_core.engine.setup import Run, prepare
+from lora_core.engine.validation import held_out_loss
+from lora_core.errors import LoomError
+from lora_core.events import Event, Finished, Loss, Note, Progress, Saved, Stage
+from lora_core.jobs.train import TrainJob
+
+
+def train(job: TrainJob, commands: Commands | None = None) -> Iterator[Event]:
+    """Train as `job` says and write a kohya LoRA. The last event is Finished; its first output is the LoRA.
+
+    A stop keeps the LoRA and a state from which the same job goes on. Whatever goes wrong after the first step,
+    what was trained is written before the error is raised.
+    """
+    commands = commands or Commands()
+    run, course = yield from prepare(job)
+    try:
+        yield from steps(run, course, commands)
+    except GeneratorExit:
+        saving.save_state(run, course)
+        raise
+    except Exception as error:
+        yield from keep_work(run, course, error)
+        raise
+    yield from finish(run, course, stopped=course.step < run.total_steps)
+
+
+def steps(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
+    """The loop over optimizer steps."""
+    yield Stage("Training")
+    guard = Guard(run.network, run.optimizer)
+    if course.step == 0:
+        yield from after_step(run, course, commands, loss=None)
+    while course.step < run.total_steps and not commands.stop:
+        loss, norm = one_step(run, course.step)
+        yield from guard.judge(run, course, loss, norm)
+        course.step += 1
+        course.losses.append(loss)
+        yield from after_step(run, course, commands, loss)
+        commands.wait_while_paused()
+
+
+def one_step(run: Run, step: int) -> tuple[float, float]:
+    """Gradients of optimizer step `step` (0-based): mean loss over its batches, norm of the clipped gradient.
+
+    The parameters are not moved here; `Guard.judge` does that when both numbers are finite.
+    """
+    epoch, batches = batches_of(run, step)
+    if run.job.network.dropout:
+        torch.manual_seed(mix(run.job.seed, "dropout", step))
+    run.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for micro, batch in enumerate(batches):
+        loss = batch_loss(run, batch, epoch, step, micro) / len(batches)
+        (run.scaler.scale(loss) if run.scaler else loss).backward()
+        total += loss.item()
+    if run.scaler:
+        run.scaler.unscale_(run.optimizer)
+    limit = run.job.optimization.max_grad_norm or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters, limit)
+    return total, float(norm)
+
+
+def batches_of(run: Run, step: int) -> tuple[int, list[Batch]]:
+    """The epoch of an optimizer step and the batches that it accumulates."""
+    epoch, position = divmod(step, run.steps_per_epoch)
+    batches = run.dataset.epoch(epoch)
+    size = run.job.optimization.accumulation
+    return epoch, batches[position * size : (position + 1) * size]
+
+
+def batch_loss(run: Run, batch: Batch, epoch: int, step: int, micro: int) -> torch.Tensor:
+    """Noise the latents, predict, compare. Random numbers depend on (seed, step, micro) alone."""
+    settings, seed = run.job.noise, run.job.seed
+    latents = run.cache.latents(batch)
+    noise = draw_noise(settings, latents.shape, seed, step, micro)
+    timesteps = draw_timesteps(settings, len(latents), seed, step, micro)
+    noised = diffuse(latents, noise, timesteps, run.alphas_bar, run.prediction)
+    captions = [run.dataset.caption(item, epoch) for item in batch.items]
+    with autocast(run.device, run.dtype):
+        text = run.encode(captions)
+        arguments = unet_arguments(text, run.time_ids(batch), run.device)
+        output = run.unet(run.to_input(noised.latents), timesteps.to(run.device), return_dict=False, **arguments)[0]
+    return training_loss(output, noised.to(run.device), settings, run.prediction)
+
+
+def after_step(run: Run, course: Course, commands: Commands, loss: float | None) -> Iterator[Event]:
+    """Report, measure, draw and save what is due after `course.step` steps."""
+    job, step = run.job, course.step
+    last = step == run.total_steps
+    held_out = None
+    if run.held_out and (due(step, job.saves.validate_every_steps) or step == 0 or last):
+        held_out = held_out_loss(run)
+        course.held_out.append((step, held_out))
+    if loss is not None or held_out is not None:
+        rate = run.optimizer.param_groups[0]["lr"]
+        yield Loss(step, math.nan if loss is None else loss, course.average, rate, held_out)
+    per_step = course.seconds_per_step()
+    yield Progress(step, run.total_steps, None if per_step is None else per_step * (run.total_steps - step))
+    if commands.take("sample") or (due(step, job.saves.preview_every_steps) and step > 0):
+        yield from draw_previews(run, step)
+    save_due = due(step, job.saves.save_every_steps) or due(step, job.saves.save_every_epochs * run.steps_per_epoch)
+    asked = commands.take("save")
+    if (save_due and step > 0 and not last) or (asked and step):
+        yield saving.save_lora(run, course, saving.step_name(run, step))
+        course.saves.append(step)
+    if (due(step, job.saves.state_every_steps) and step > 0 and not last) or (asked and step):
+        yield saving.save_state(run, course)
+
+
+def due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def finish(run: Run, course: Course, stopped: bool) -> Iterator[Event]:
+    """Write the LoRA, check it, and say so."""
+    yield Stage("Saving")
+    if course.step == 0:
+        raise LoomError("The training was stopped before its first step; there is nothing to keep.")
+    if stopped:
+        yield saving.save_state(run, course)
+        name = saving.step_name(run, course.step)
+    else:
+        name = run.job.name
+    saved = saving.save_lora(run, course, name)
+    yield saved
+    if not stopped:
+        saving.drop_state(run)
+    report = saving.report(run, course)
+    saving.write_report(run, report)
+    release(run.device)
+    yield Finished((saved.path,), report, stopped)
+
+
+def keep_work(run: Run, course: Course, error: Exception) -> Iterator[Event]:
+    """Save what was trained before `error` ends the job; a failure to do so is said, and never hides the error."""
+    release(run.device)
+    run.optimizer.zero_grad(set_to_none=True)
+    if course.step == 0:
+        return
+    try:
+        state = saving.save_state(run, course)
+        yield state
+        saved: Saved = saving.save_lora(run, course, saving.step_name(run, course.step))
+        yield saved
+        yield Note(f"What was trained in {course.step} steps is kept in {Path(saved.path).name}.", "warning")
+    except (LoomError, OSError) as second:
+        yield Note(f"What was trained could not be saved either: {second}", "warning")
