@@ -60,32 +60,44 @@ class Panel:
 
 
 def loss_chart(curve: LossCurve, title: str = "Loss", size: tuple[int, int] = (960, 460)) -> Image.Image:
-    """The chart as RGB of `size`. With held-out values there are two panels, each with its own scale."""
+    """The chart as RGB of `size`. Training and held-out loss have a panel each, with its own scale."""
     canvas = Image.new("RGB", (size[0] * SHARP, size[1] * SHARP), PAPER)
     write(canvas, (24 * SHARP, 16 * SHARP), title, 20 * SHARP)
-    averages, held_out = _finite(curve.averages), _finite(curve.held_out)
-    losses = _finite(curve.losses)
-    last = max([step for step, _ in (*losses, *averages, *held_out)] + list(curve.saves), default=0)
-    split = size[0] * 6 // 10 if held_out else size[0]
-    if not (losses or averages or held_out):
+    losses, averages, held_out = (_finite(points) for points in (curve.losses, curve.averages, curve.held_out))
+    trained = bool(losses or averages)
+    if not trained and not held_out:
         write(canvas, (size[0] * SHARP // 2, size[1] * SHARP // 2), "no steps yet", 15 * SHARP, MUTED, "middle")
         return canvas.reduce(SHARP)
+    last = max([step for step, _ in (*losses, *averages, *held_out)] + list(curve.saves))
     steps = (0.0, float(max(1, last)))
-    saved = [("saved", GREEN)] if curve.saves else []
-    left = Panel((72, 112, split - 28, size[1] - 52), steps, _range(losses, averages))
-    _frame(canvas, left, "Training loss", [("each step", PALE_BLUE), ("average", BLUE), *saved])
-    _line(canvas, left, losses, PALE_BLUE, 1)
-    _line(canvas, left, averages, BLUE, 3)
-    panels = [left]
+    split = size[0] * 6 // 10 if trained and held_out else size[0] if trained else 20
+    if trained:
+        box = (72, 112, split - 28, size[1] - 52)
+        _training_panel(canvas, Panel(box, steps, _range(losses, averages)), (losses, averages), curve.saves)
     if held_out:
-        right = Panel((split + 52, 112, size[0] - 28, size[1] - 52), steps, _range((), held_out))
-        _frame(canvas, right, "Held-out loss", [("pictures never trained on", ORANGE), *saved])
-        _line(canvas, right, held_out, ORANGE, 3)
-        _dots(canvas, right, held_out, ORANGE)
-        panels.append(right)
-    for panel in panels:
-        _saves(canvas, panel, curve.saves)
+        box = (split + 52, 112, size[0] - 28, size[1] - 52)
+        _held_out_panel(canvas, Panel(box, steps, _range((), held_out)), held_out, curve.saves)
     return canvas.reduce(SHARP)
+
+
+def _training_panel(
+    canvas: Image.Image, panel: Panel, points: tuple[Sequence[Point], Sequence[Point]], saves: Sequence[int]
+) -> None:
+    _frame(canvas, panel, "Training loss", [("each step", PALE_BLUE), ("average", BLUE), *_save_legend(saves)])
+    _line(canvas, panel, points[0], PALE_BLUE, 1)
+    _line(canvas, panel, points[1], BLUE, 3)
+    _saves(canvas, panel, saves)
+
+
+def _held_out_panel(canvas: Image.Image, panel: Panel, points: Sequence[Point], saves: Sequence[int]) -> None:
+    _frame(canvas, panel, "Held-out loss", [("pictures never trained on", ORANGE), *_save_legend(saves)])
+    _saves(canvas, panel, saves)
+    _line(canvas, panel, points, ORANGE, 3)
+    _dots(canvas, panel, points, ORANGE)
+
+
+def _save_legend(saves: Sequence[int]) -> list[tuple[str, Color]]:
+    return [("saved", GREEN)] if saves else []
 
 
 def _finite(points: Sequence[Point]) -> list[Point]:
