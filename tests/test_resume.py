@@ -44,7 +44,7 @@ def test_a_damaged_state_is_an_error_that_names_the_file(tmp_path):
     path = tmp_path / "state.safetensors"
     resume.write_state(path, resume.State(3, {"a": torch.ones(1000)}, {}, {}, {}), "one")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(FileError, match="state.safetensors"):
+    with pytest.raises(FileError, match=r"state\.safetensors"):
         resume.read_state(path, "one")
 
 

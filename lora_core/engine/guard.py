@@ -68,12 +68,12 @@ class Guard:
         self.optimizer.load_state_dict(copy.deepcopy(self.buffers))
         if course.rollbacks > MOST_ROLLBACKS:
             raise NotFinite(
-                f"The loss is still not finite after {MOST_ROLLBACKS} returns to the last good state, each with half the "
-                "learning rate. Lower the learning rate, or train in fp32 or bf16 instead of fp16."
+                f"The loss is still not finite after {MOST_ROLLBACKS} returns to the last good state, each with half "
+                "the learning rate. Lower the learning rate, or train in fp32 or bf16 instead of fp16."
             )
         run.schedule.base_lrs = [rate / 2 for rate in run.schedule.base_lrs]
         yield Note(
-            f"{IN_A_ROW} steps in a row were not finite: went back to the last good state and halved the learning rate.",
+            f"{IN_A_ROW} steps in a row were not finite: went back to the last good state, halved the learning rate.",
             "warning",
         )
 

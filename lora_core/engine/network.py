@@ -119,9 +119,7 @@ def fill(network: Network, lora: Lora) -> None:
     """Take the factors of `lora`. Raises KeyMismatch unless both have the same modules and shapes."""
     differing = network.branches.keys() ^ lora.modules.keys()
     if differing:
-        raise KeyMismatch(
-            f"The LoRA and this training differ in {len(differing)} modules, e.g. {sorted(differing)[0]}."
-        )
+        raise KeyMismatch(f"LoRA and training differ in {len(differing)} modules, e.g. {sorted(differing)[0]}.")
     with torch.no_grad():
         for name, branch in network.branches.items():
             branch.down.copy_(lora.modules[name].down)

@@ -32,7 +32,7 @@ def draw_timesteps(settings: NoiseAndLoss, count: int, seed: int, *position: int
 
 
 def draw_noise(settings: NoiseAndLoss, shape: torch.Size, seed: int, *position: int | str) -> torch.Tensor:
-    """eps [b,c,h,w] ~ N(0, 1), plus `noise_offset` times one normal number per picture and channel (Guttenberg 2023)."""
+    """eps [b,c,h,w] ~ N(0, 1), plus `noise_offset` times one normal number per channel (Guttenberg 2023)."""
     g = generator(seed, "noise", *position)
     noise = torch.randn(shape, generator=g)
     if settings.noise_offset:

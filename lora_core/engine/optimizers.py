@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, all from well-kept packages; an optional one that fails a real step is replaced."""
+"""Optimizers and schedules, all from well-kept packages; an optional one that fails a real step is replaced."""
 
 from __future__ import annotations
 

@@ -85,9 +85,7 @@ def report(run: Run, course: Course) -> dict[str, Any]:
     """The figures of a run, for people and for the hosts' pages."""
     norms = torch.stack([b.up.detach().float().norm().cpu() for b in run.network.branches.values()])
     if not float(norms.max()) > 0:
-        raise LoomError(
-            "The LoRA learned nothing: all its up weights are still 0. Raise the learning rate or the steps."
-        )
+        raise LoomError("The LoRA learned nothing: its up weights are all 0. Raise the learning rate or the steps.")
     return {
         "steps": course.step,
         "total_steps": run.total_steps,
