@@ -1,4 +1,4 @@
-"""Tiny models of the true topologies: real diffusers and transformers modules with random weights, saved as checkpoints.
+"""Tiny models of the true topologies: real diffusers and transformers modules, random weights, saved as checkpoints.
 
 `checkpoint(kind)` and `folder(kind)` make a file or a diffusers folder once per process; treat them as read-only.
 Kinds: "sd15", "sd15-inpaint", "sd2", "sdxl", "refiner".
@@ -163,14 +163,14 @@ def _unused_last_layer(arch: Architecture, found: dict[str, torch.Tensor]) -> No
     found[f"{prefix}logit_scale"] = torch.tensor(4.6)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _folder() -> Path:
     path = Path(tempfile.mkdtemp(prefix="lora_loom_tiny_"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def checkpoint(kind: str = "sd15", dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
     """A single-file checkpoint in LDM/SGM layout."""
     arch = architecture(kind)
@@ -180,7 +180,7 @@ def checkpoint(kind: str = "sd15", dtype: torch.dtype = torch.float32, seed: int
     return path
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def folder(kind: str = "sd15", seed: int = 0) -> Path:
     """The same weights as `checkpoint(kind, torch.float32, seed)` as a diffusers folder."""
     path = _folder() / f"tiny_{kind}_{seed}_folder"
