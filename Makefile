@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 14); \
 		sys.exit(None if ok else "LoRA Loom needs Python 3.10 to 3.13; this is %s. Try: make PYTHON=python3.12 %s" % (sys.version.split()[0], "$(MAKECMDGOALS)"))'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[engine,dev]"
 	touch $@
 
