@@ -52,13 +52,18 @@ class Child:
 
     def start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start the process. Raises WorkerCrashed when there is no such interpreter."""
-        apart: dict[str, Any] = {"start_new_session": True}
-        if os.name == "nt":
-            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
-            apart = {"creationflags": flags}
-        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+        windows = os.name == "nt"
+        flags = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
         try:
-            return subprocess.Popen(self.command(), env={**os.environ, **OFFLINE}, **streams, **apart)
+            return subprocess.Popen(
+                self.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **OFFLINE},
+                start_new_session=not windows,
+                creationflags=sum(getattr(subprocess, flag) for flag in flags) if windows else 0,
+            )
         except OSError as error:
             raise WorkerCrashed(
                 f"The worker could not be started with {self.python or sys.executable}: {error}."

@@ -88,7 +88,7 @@ def listen(stdin: BinaryIO, inbox: queue.Queue[dict[str, Any] | None], grace: fl
 
 
 def end_within(seconds: float) -> None:
-    """End this process after `seconds` whatever it does then, even inside a C call that holds the interpreter."""
+    """End this process after `seconds` whatever it does then: this needs no interpreter lock."""
     with contextlib.suppress(Exception):
         faulthandler.dump_traceback_later(seconds, exit=True)
         return

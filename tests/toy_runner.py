@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -68,9 +69,9 @@ def act(job: ToyJob, step: int) -> None:
         sys.stderr.flush()
         os._exit(3)
     if job.act == "hang":
-        yield_forever_in_c()
+        one_long_call_into_c()
 
 
-def yield_forever_in_c() -> None:
-    """One call into C that holds the interpreter's lock for minutes and polls nothing."""
-    pow(3, 10**9)
+def one_long_call_into_c() -> None:
+    """Minutes inside one call that polls nothing, as a large matrix product."""
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)

@@ -1,0 +1,277 @@
+"""Every option of kohya's sd-scripts LoRA trainers (version 0.10.1, 196 options) and what becomes of it here.
+
+"done": the same meaning. "differently": the purpose is met in another way. "not needed": the result is the same without
+it. "not supported". Whoever uses an option of the last three kinds is told the sentence of its row.
+"""
+
+from __future__ import annotations
+
+from lora_core.kohya_row import Option, number, other, refuse, rule, same, spare, text, truth, whole
+
+LATENTS = "Latents are always cached on disk and checked when they are read."
+LOADER = "Pictures are read from the cache, which needs no worker processes."
+ATTENTION = "Torch's own memory-saving attention is always used."
+CLASS_PICTURES = (
+    "Class (regularisation) pictures are not supported yet: they are left out, never trained on as pictures."
+)
+MASKS = "Masked loss is not supported yet: the whole picture counts."
+AUGMENT = "Not supported yet: the cached latents are used as they are."
+CAPTIONS = "Not supported yet: captions are used without it."
+METADATA = "Not written yet; the name, the comment and the training's figures are."
+NOISE = "Not supported yet: plain noise and the noise offset are."
+LOSS = "Not supported yet: the loss is l2, with min-SNR weighting if set."
+ONE_DEVICE = "Training runs in one process on one device."
+HUB = "Nothing is sent to or fetched from a hub."
+KEEP_ALL = "No save is deleted by the trainer: every one keeps its own name."
+LOGS = "Progress and losses come as events; the log and the report are in the working folder."
+BASE_READS = "Read from the base's own file."
+STATE = "A resumable state is kept in the working folder anyway, and the same job goes on from it."
+
+MODEL = (
+    rule("pretrained_model_name_or_path", None, "base"),
+    rule("v2", False, sentence=BASE_READS),
+    rule("v_parameterization", False, "prediction", sentence="False leaves it to the base's own file."),
+    rule("vae", None, "vae"),
+    spare("no_half_vae", False, "The VAE never runs in fp16, and a latent that is not finite is never trained on."),
+    spare("tokenizer_cache_dir", None, "The tokenizer is part of the product."),
+    spare("disable_mmap_load_safetensors", False, "Files are read tensor by tensor and leave memory at once."),
+    refuse("base_weights", None, "Not supported yet: merge the LoRA into the base first and train on the result."),
+    refuse("base_weights_multiplier", None, "Not supported yet: merge the LoRA into the base first."),
+    spare("lowram", False, "Each part of the base is loaded straight into its final precision."),
+    spare("highvram", False, "Memory is only given back between the stages."),
+)
+
+DATASET = (
+    rule("train_data_dir", None, "folder"),
+    refuse("reg_data_dir", None, CLASS_PICTURES),
+    refuse("in_json", None, "Put the captions beside the pictures, as .txt or .json files or one metadata.jsonl."),
+    rule("dataset_config", None, "subsets", sentence="See the table of dataset options."),
+    refuse("dataset_class", None, "A dataset class is foreign code, which is not run."),
+    refuse("dataset_repeats", 1, "It belongs to in_json; repeats of folders and subsets are supported."),
+    same("train_batch_size", 1, "batch_size", whole),
+    rule("resolution", None, "width", "height", sentence="512 when it is not given."),
+    same("enable_bucket", False, "buckets", truth),
+    same("min_bucket_reso", 256, "min_bucket", whole),
+    same("max_bucket_reso", 1024, "max_bucket", whole),
+    same("bucket_reso_steps", 64, "bucket_step", whole),
+    same("bucket_no_upscale", False, "no_upscale", truth),
+    other("resize_interpolation", None, "One filter is used for all pictures."),
+    spare("cache_latents", False, LATENTS),
+    spare("cache_latents_to_disk", False, LATENTS),
+    spare("vae_batch_size", 1, LATENTS),
+    spare("skip_cache_check", False, LATENTS),
+    same("flip_aug", False, "flip", truth),
+    refuse("color_aug", False, AUGMENT),
+    refuse("random_crop", False, AUGMENT),
+    refuse("face_crop_aug_range", None, AUGMENT),
+    refuse("alpha_mask", False, MASKS),
+    refuse("masked_loss", False, MASKS),
+    refuse("conditioning_data_dir", None, MASKS),
+    spare("cache_info", False, LATENTS),
+    other(
+        "debug_dataset", False, "A report of pictures, captions and buckets comes before the first step of each run."
+    ),
+    spare("max_data_loader_n_workers", 8, LOADER),
+    spare("persistent_data_loader_workers", False, LOADER),
+)
+
+CAPTION = (
+    rule("caption_extension", ".caption", "caption_extension", sentence="Not given: all kinds are looked for."),
+    rule("caption_extention", None, "caption_extension", sentence="Old spelling of caption_extension."),
+    same("shuffle_caption", False, "shuffle", truth),
+    same("caption_separator", ",", "separator", text),
+    same("keep_tokens", 0, "keep_tokens", whole),
+    refuse("keep_tokens_separator", "", "Not supported yet: use keep_tokens, and caption_suffix for a fixed end."),
+    refuse("secondary_separator", None, CAPTIONS),
+    refuse("enable_wildcard", False, CAPTIONS),
+    same("caption_prefix", None, "caption_prefix", text),
+    same("caption_suffix", None, "caption_suffix", text),
+    same("caption_dropout_rate", 0.0, "caption_dropout", number),
+    refuse("caption_dropout_every_n_epochs", 0, "Not supported yet: use caption_dropout_rate."),
+    same("caption_tag_dropout_rate", 0.0, "tag_dropout", number),
+    refuse("token_warmup_min", 1, CAPTIONS),
+    refuse("token_warmup_step", 0, CAPTIONS),
+    refuse("weighted_captions", False, "Not supported yet: weights in captions are read as plain text."),
+    rule("max_token_length", None, "max_tokens"),
+    rule("clip_skip", None, "clip_skip"),
+)
+
+NETWORK = (
+    rule("network_module", None, sentence="LoRA and LoCon; see the table of network arguments for the others."),
+    rule("network_dim", None, "rank", sentence="4 when it is not given."),
+    rule("network_alpha", 1, "alpha", sentence="0 means as the rank."),
+    same("network_dropout", None, "dropout", number),
+    rule("network_train_unet_only", False, "train_text_encoder"),
+    rule("network_train_text_encoder_only", False, "train_unet"),
+    rule("network_weights", None, "start_from"),
+    rule("dim_from_weights", False, sentence="Always: rank and alpha come from the file that training starts from."),
+    refuse("scale_weight_norms", None, "Not supported yet: the norms of the weights are not limited."),
+    rule("network_args", None, "conv_rank", "conv_alpha", sentence="See the table of network arguments."),
+)
+
+OPTIMIZER = (
+    rule("learning_rate", 2e-06, "learning_rate"),
+    rule("unet_lr", None, "learning_rate"),
+    rule("text_encoder_lr", None, "text_encoder_lr", "text_encoder_2_lr"),
+    rule("optimizer_type", "", "optimizer", sentence="See the table of optimizers."),
+    rule(
+        "optimizer_args", None, "weight_decay", "beta1", "beta2", sentence="weight_decay and betas; others are named."
+    ),
+    rule("use_8bit_adam", False, "optimizer"),
+    rule("use_lion_optimizer", False, "optimizer"),
+    rule("lr_scheduler", "constant", "schedule"),
+    rule("lr_warmup_steps", 0, "warmup", sentence="Steps, or a share below 1; a constant schedule has none."),
+    refuse("lr_decay_steps", 0, "The length of the decay follows from the steps."),
+    rule("lr_scheduler_num_cycles", 1, "cycles"),
+    rule("lr_scheduler_power", 1, "power"),
+    refuse("lr_scheduler_timescale", None, "The schedule's usual time scale is used."),
+    same("lr_scheduler_min_lr_ratio", None, "min_lr_ratio", number),
+    refuse("lr_scheduler_type", "", "Scheduler classes by name are not supported yet: lr_scheduler is used."),
+    refuse("lr_scheduler_args", None, "They belong to lr_scheduler_type, which is not supported yet."),
+    rule("max_train_steps", 1600, "steps"),
+    rule("max_train_epochs", None, "epochs", "steps"),
+    same("max_grad_norm", 1.0, "max_grad_norm", number),
+    same("gradient_accumulation_steps", 1, "accumulation", whole),
+    spare("fused_backward_pass", False, "The gradients of a LoRA are small."),
+    rule("seed", None, "seed", sentence="Not given: 0, so that a run can be repeated."),
+)
+
+NOISE_AND_LOSS = (
+    same("noise_offset", None, "noise_offset", number),
+    refuse("noise_offset_random_strength", False, NOISE),
+    refuse("adaptive_noise_scale", None, NOISE),
+    refuse("multires_noise_iterations", None, NOISE),
+    refuse("multires_noise_discount", 0.3, NOISE),
+    refuse("ip_noise_gamma", None, NOISE),
+    refuse("ip_noise_gamma_random_strength", False, NOISE),
+    rule("zero_terminal_snr", False, "zero_terminal_snr", sentence="False leaves it to the base's own file."),
+    same("min_timestep", None, "min_timestep", whole),
+    rule("max_timestep", None, "max_timestep"),
+    same("min_snr_gamma", None, "min_snr_gamma", number),
+    refuse("debiased_estimation_loss", False, LOSS),
+    refuse("scale_v_pred_loss_like_noise_pred", False, LOSS),
+    refuse("v_pred_like_loss", None, LOSS),
+    refuse("loss_type", "l2", LOSS),
+    refuse("huber_schedule", "snr", LOSS),
+    refuse("huber_c", 0.1, LOSS),
+    refuse("huber_scale", 1.0, LOSS),
+    refuse("prior_loss_weight", 1.0, CLASS_PICTURES),
+)
+
+MEMORY = (
+    rule("mixed_precision", "no", "dtype"),
+    other(
+        "full_fp16",
+        False,
+        "The base is held in fp16; the LoRA itself stays in fp32, so that small steps count.",
+        "dtype",
+    ),
+    other(
+        "full_bf16",
+        False,
+        "The base is held in bf16; the LoRA itself stays in fp32, so that small steps count.",
+        "dtype",
+    ),
+    refuse("fp8_base", False, "Not supported yet: the base is held in the precision of mixed_precision."),
+    refuse("fp8_base_unet", False, "Not supported yet: the base is held in the precision of mixed_precision."),
+    same("gradient_checkpointing", False, "gradient_checkpointing", truth),
+    refuse("cpu_offload_checkpointing", False, "Not supported yet: use gradient_checkpointing."),
+    spare("xformers", False, ATTENTION),
+    spare("sdpa", False, ATTENTION),
+    spare("mem_eff_attn", False, ATTENTION),
+    refuse("torch_compile", False, "The model is not compiled; the result is the same."),
+    refuse("dynamo_backend", "inductor", "The model is not compiled; the result is the same."),
+    rule("cache_text_encoder_outputs", False, "cache_text"),
+    rule("cache_text_encoder_outputs_to_disk", False, "cache_text"),
+)
+DISTRIBUTED = tuple(
+    refuse(name, default, ONE_DEVICE)
+    for name, default in (
+        ("ddp_timeout", None),
+        ("ddp_gradient_as_bucket_view", False),
+        ("ddp_static_graph", False),
+        ("deepspeed", False),
+        ("zero_stage", 2),
+        ("offload_optimizer_device", None),
+        ("offload_optimizer_nvme_path", None),
+        ("offload_param_device", None),
+        ("offload_param_nvme_path", None),
+        ("zero3_init_flag", False),
+        ("zero3_save_16bit_model", False),
+        ("fp16_master_weights_and_gradients", False),
+    )
+)
+
+SAVING = (
+    rule("output_dir", None, "output_dir"),
+    rule("output_name", None, "name", sentence='"last" when it is not given.'),
+    other("save_model_as", "safetensors", "Only .safetensors is written: the other kinds can carry code."),
+    rule("save_precision", None, "save_precision"),
+    same("save_every_n_epochs", None, "save_every_epochs", whole),
+    same("save_every_n_steps", None, "save_every_steps", whole),
+    refuse("save_n_epoch_ratio", None, "Not supported yet: use save_every_n_epochs."),
+    *(refuse(f"save_last_n_{unit}{what}", None, KEEP_ALL) for unit in ("epochs", "steps") for what in ("", "_state")),
+    rule("no_metadata", False, "metadata"),
+    same("training_comment", None, "comment", text),
+    *(
+        refuse(f"metadata_{what}", None, METADATA)
+        for what in ("title", "author", "description", "license", "tags", "usage_hint", "thumbnail", "merged_from")
+    ),
+    refuse("metadata_trigger_phrase", None, METADATA),
+    refuse("metadata_preprocessor", None, METADATA),
+    refuse("metadata_is_negative_embedding", None, METADATA),
+    other("save_state", False, STATE),
+    other("save_state_on_train_end", False, STATE),
+    other("resume", None, f"States of other trainers cannot be read. {STATE}"),
+    refuse("initial_epoch", None, STATE),
+    refuse("initial_step", None, STATE),
+    refuse("skip_until_initial_step", False, STATE),
+    *(
+        refuse(name, default, HUB)
+        for name, default in (
+            ("huggingface_repo_id", None),
+            ("huggingface_repo_type", None),
+            ("huggingface_path_in_repo", None),
+            ("huggingface_token", None),
+            ("huggingface_repo_visibility", None),
+            ("save_state_to_huggingface", False),
+            ("resume_from_huggingface", False),
+            ("async_upload", False),
+        )
+    ),
+)
+
+WATCHING = (
+    refuse("sample_every_n_epochs", None, "Not supported yet: set sample_every_n_steps."),
+    same("sample_every_n_steps", None, "preview_every_steps", whole),
+    refuse("sample_at_first", False, "Not supported yet: the first preview comes after the first interval."),
+    rule("sample_prompts", None, "preview_prompts", "preview_steps", "preview_cfg", sentence="Prompts, --s and --l."),
+    other("sample_sampler", "ddim", "Previews are drawn with one sampler."),
+    *(other(name, None, LOGS) for name in ("logging_dir", "log_with", "log_prefix", "log_tracker_name")),
+    *(other(name, None, LOGS) for name in ("log_tracker_config", "wandb_run_name", "wandb_api_key")),
+    other("log_config", False, LOGS),
+    *(other(f"console_log_{what}", None, LOGS) for what in ("level", "file")),
+    other("console_log_simple", False, LOGS),
+    other("config_file", None, "Name this file itself with --kohya."),
+    other("output_config", False, "--print-config prints the job."),
+    same("validation_split", 0.0, "validation_split", number),
+    refuse("validation_seed", None, "The held-out pictures follow from the seed of the training."),
+    same("validate_every_n_steps", None, "validate_every_steps", whole),
+    refuse("validate_every_n_epochs", None, "Not supported yet: set validate_every_n_steps."),
+    refuse("max_validation_steps", None, "All held-out pictures are measured."),
+)
+
+GROUPS: dict[str, tuple[Option, ...]] = {
+    "Model": MODEL,
+    "Dataset": DATASET,
+    "Captions": CAPTION,
+    "Network": NETWORK,
+    "Optimizer and length": OPTIMIZER,
+    "Noise and loss": NOISE_AND_LOSS,
+    "Precision and memory": MEMORY,
+    "Several devices": DISTRIBUTED,
+    "Saving and resuming": SAVING,
+    "Previews, logs, validation": WATCHING,
+}
+
+OPTIONS: dict[str, Option] = {option.name: option for options in GROUPS.values() for option in options}
