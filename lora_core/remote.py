@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from lora_core.errors import LoomError, WorkerCrashed
 from lora_core.events import Event, event_from_json
+from lora_core.overlay import isolation
 from lora_core.wire import decode, encode, error_from_wire, job_to_wire
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,8 +46,7 @@ class Child:
     def command(self) -> list[str]:
         """The argument list: the host's own interpreter, isolated where the host is, paths by -c, never a shell."""
         paths = ", ".join(ascii(str(path)) for path in (*self.overlay, ROOT))
-        isolation = "-I" if sys.flags.isolated else "-s"
-        start = [self.python or sys.executable, isolation, "-X", "utf8", "-c", BOOT.format(paths=f"[{paths}]")]
+        start = [self.python or sys.executable, *isolation(), "-X", "utf8", "-c", BOOT.format(paths=f"[{paths}]")]
         options = [f"--idle={self.idle}", f"--grace={self.grace}"]
         return start + options + [f"--import={module}" for module in self.imports]
 

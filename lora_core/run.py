@@ -14,6 +14,7 @@ from lora_core.commands import Commands
 from lora_core.errors import ConfigError, DiskFull, EngineMissing, LoomError, OutOfMemory
 from lora_core.events import Event
 from lora_core.jobs import GenerateJob, InpaintJob, TrainJob
+from lora_core.jobs.demo import DemoJob
 
 
 class Runner(NamedTuple):
@@ -27,6 +28,7 @@ RUNNERS: dict[str, Runner] = {
     "train": Runner(TrainJob, "lora_core.engine.train:train"),
     "generate": Runner(GenerateJob, "lora_core.engine.generate:generate"),
     "inpaint": Runner(InpaintJob, "lora_core.engine.inpaint:inpaint"),
+    "demo": Runner(DemoJob, "lora_core.demo:run_demo"),
 }
 
 ENGINE_PACKAGES = ("diffusers", "transformers", "tokenizers", "peft", "accelerate", "safetensors", "huggingface_hub")

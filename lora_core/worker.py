@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from lora_core.commands import Commands
 from lora_core.errors import LoomError
 from lora_core.events import event_to_json
+from lora_core.overlay import hide_unneeded
 from lora_core.run import release, run, translate
 from lora_core.wire import ENDED, decode, encode, error_to_wire, job_from_wire
 
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     source, out = private_stdin(), private_stdout()
     faulthandler.enable()
+    hide_unneeded()
     for module in options.modules:
         importlib.import_module(module)
     inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()
