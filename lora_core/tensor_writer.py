@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -106,8 +106,11 @@ class TensorWriter:
         while view:
             view = view[self._file.write(view[:CHUNK]) :]
 
-    def close(self) -> None:
-        """Commit: flush to the disk and move the file to its name in one step. Raises KeyMismatch if tensors lack."""
+    def close(self, check: Callable[[Path], None] | None = None) -> None:
+        """Commit: flush to the disk and move the file to its name in one step. Raises KeyMismatch if tensors lack.
+
+        `check` is called with the path of the finished file before the move; when it raises, the file is given up.
+        """
         if self._left:
             missing = sorted(self._left)
             self.abort()
@@ -117,12 +120,17 @@ class TensorWriter:
         try:
             os.fsync(self._file.fileno())
             self._file.close()
+            if check is not None:
+                check(self._temporary)
             os.replace(self._temporary, self.path)
             _sync_folder(self.path.parent)
             self._file = None
         except OSError as error:
             self.abort()
             raise sentence_of(error, self.path) from None
+        except BaseException:
+            self.abort()
+            raise
 
     def abort(self) -> None:
         """Give up: nothing stays behind. Harmless after `close()`."""

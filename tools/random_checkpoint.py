@@ -17,28 +17,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lora_core.families import reference
 from lora_core.keys import checkpoint_tensors
-from lora_core.shapes import Architecture, TextEncoderShape, UNetShape, VaeShape
+from lora_core.shapes import Architecture
 from lora_core.tensors import TensorWriter
-
-CLIP_L = TextEncoderShape(768, 12, 12, 3072, 49408, 77, "quick_gelu")
-CLIP_G = TextEncoderShape(1280, 32, 20, 5120, 49408, 77, "gelu", 1280)
-SD15_UNET = UNetShape(4, 4, (320, 640, 1280, 1280), 2, (1, 1, 1, 0), 1, 768, (8, 8, 8, 8), False)
-SDXL_UNET = UNetShape(4, 4, (320, 640, 1280), 2, (0, 2, 10), 10, 2048, (5, 10, 20), True, 2816)
-UNET, VAE = ("unet", "model.diffusion_model."), ("vae", "first_stage_model.")
-
-
-def true_architecture(kind: str) -> Architecture:
-    """SD 1.5 ("sd15") or SDXL base ("sdxl") as released."""
-    if kind == "sd15":
-        prefixes = (UNET, ("text_encoder", "cond_stage_model.transformer.text_model."), VAE)
-        vae = VaeShape((128, 256, 512, 512), 4, 2, 32, 0.18215)
-        return Architecture("sd1", "ldm", "epsilon", False, False, SD15_UNET, (CLIP_L,), vae, prefixes)
-    first = ("text_encoder", "conditioner.embedders.0.transformer.text_model.")
-    prefixes = (UNET, first, ("text_encoder_2", "conditioner.embedders.1.model."), VAE)
-    vae = VaeShape((128, 256, 512, 512), 4, 2, 32, 0.13025)
-    return Architecture("sdxl", "ldm", "epsilon", False, False, SDXL_UNET, (CLIP_L, CLIP_G), vae, prefixes)
-
 
 Plan = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
@@ -94,9 +76,9 @@ def random_tensor(name: str, shape: tuple[int, ...], norm: bool, generator: torc
     return torch.randn(shape, generator=generator).mul_(scale)
 
 
-def write(kind: str, path: Path, seed: int = 0, progress: Callable[[str], None] = lambda line: None) -> None:
+def write(kind: str, path: Path, seed: int = 0, progress: Callable[[str], object] = str) -> None:
     """Write the checkpoint. The same kind and seed give the same bytes."""
-    arch = true_architecture(kind)
+    arch = reference({"sd15": "sd1"}.get(kind, kind))
     plan, norms = planned(arch)
     fixed = extras(arch)
     plan |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in fixed.items()}

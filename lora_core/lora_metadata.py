@@ -1,0 +1,309 @@
+"""The metadata header of LoRA files: kohya's ss_* keys, modelspec.* of the SAI model spec 1.0.1, and two of our own.
+
+All values are strings as Python's `str` gives them; mappings and lists are JSON. No absolute path, user or host name
+gets in: of paths only the last part is kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from lora_core.shapes import Architecture
+
+if TYPE_CHECKING:
+    from lora_core.jobs import TrainJob
+
+NETWORK_MODULE = "networks.lora"
+SGM = "https://github.com/Stability-AI/generative-models"
+FIXED = {
+    # kohya's options that this program does not have, at the values that mean "not used"
+    "ss_adaptive_noise_scale": None,
+    "ss_caption_dropout_every_n_epochs": 0,
+    "ss_color_aug": False,
+    "ss_debiased_estimation": False,
+    "ss_face_crop_aug_range": None,
+    "ss_fp8_base": False,
+    "ss_fp8_base_unet": False,
+    "ss_full_fp16": False,
+    "ss_huber_c": None,
+    "ss_huber_scale": None,
+    "ss_huber_schedule": None,
+    "ss_ip_noise_gamma": None,
+    "ss_ip_noise_gamma_random_strength": False,
+    "ss_loss_type": "l2",
+    "ss_lowram": False,
+    "ss_max_validation_steps": None,
+    "ss_multires_noise_discount": None,
+    "ss_multires_noise_iterations": None,
+    "ss_noise_offset_random_strength": False,
+    "ss_num_reg_images": 0,
+    "ss_prior_loss_weight": 1.0,
+    "ss_random_crop": False,
+    "ss_reg_dataset_dirs": "{}",
+    "ss_resize_interpolation": None,
+    "ss_scale_weight_norms": None,
+    "ss_validate_every_n_epochs": None,
+}
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a run knows beyond its job. Times are unix seconds, sizes (width, height), hashes as `file_hashes` gives.
+
+    `dataset_dirs` is folder name -> (repeats, pictures); `tag_frequency` folder name -> tag -> pictures; `buckets` a
+    list of (size, count with repeats); `text_encoder_lr` one rate per text encoder.
+    """
+
+    arch: Architecture
+    session_id: int
+    started_at: float
+    finished_at: float
+    step: int
+    epoch: int
+    num_epochs: int
+    max_train_steps: int
+    warmup_steps: int
+    num_train_images: int
+    num_batches_per_epoch: int
+    optimizer: str = "torch.optim.adamw.AdamW"
+    unet_lr: float | None = None
+    text_encoder_lr: tuple[float, ...] = ()
+    mixed_precision: str = "no"
+    prediction: str = ""
+    zero_terminal_snr: bool | None = None
+    num_validation_images: int = 0
+    base_hash: str = ""
+    base_sha256: str = ""
+    vae_hash: str = ""
+    vae_sha256: str = ""
+    buckets: tuple[tuple[tuple[int, int], int], ...] = ()
+    mean_ar_error: float = 0.0
+    dataset_dirs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    flip: bool = False
+    cache_latents: bool = True
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What every LoRA file says, however it was made. `dim` and `alpha` may be "Dynamic" where modules differ."""
+
+    family: str
+    dim: int | str
+    alpha: float | str
+    title: str
+    prediction: str = "epsilon"
+    zero_terminal_snr: bool = False
+    network_args: Mapping[str, str] = field(default_factory=dict)
+    resolution: tuple[int, int] | None = None
+    date: float | None = None
+    merged_from: str = ""
+    trigger: str = ""
+
+
+def last_part(path: str) -> str:
+    """The last part of a path of any system; "" stays ""."""
+    return PureWindowsPath(PurePath(path).name).name if path else ""
+
+
+def spelled(values: Mapping[str, Any]) -> dict[str, str]:
+    """Every value as a string, kohya's way; mappings and lists as JSON. Not-finite numbers become "None"."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
+        found[key] = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+    return found
+
+
+def minimal_metadata(summary: Summary) -> dict[str, str]:
+    """The keys by which every host tells family, rank and alpha; `write_lora` adds the hashes."""
+    values: dict[str, Any] = {
+        "ss_v2": summary.family == "sd2",
+        "ss_base_model_version": base_model_version(summary.family, summary.prediction),
+        "ss_network_module": NETWORK_MODULE,
+        "ss_network_dim": summary.dim,
+        "ss_network_alpha": summary.alpha,
+    }
+    if summary.network_args:
+        values["ss_network_args"] = dict(summary.network_args)
+    return spelled(values) | modelspec(summary)
+
+
+def base_model_version(family: str, prediction: str) -> str:
+    """kohya's ss_base_model_version."""
+    names = {"sd1": "sd_v1", "sd2": "sd_v2_v" if prediction == "v" else "sd_v2", "sdxl": "sdxl_base_v1-0"}
+    return names[family]
+
+
+def modelspec(summary: Summary) -> dict[str, str]:
+    """modelspec.* (https://github.com/Stability-AI/ModelSpec) and our own two lora_loom.* keys."""
+    from lora_core import __version__
+
+    second = "stable-diffusion-v2-768-v" if summary.prediction == "v" else "stable-diffusion-v2-512"
+    base = {"sd1": "stable-diffusion-v1", "sd2": second, "sdxl": "stable-diffusion-xl-v1-base"}[summary.family]
+    found = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{base}/lora",
+        "modelspec.implementation": SGM if summary.family == "sdxl" else "diffusers",
+        "modelspec.implementation_version": f"lora-loom/{__version__}",
+        "modelspec.title": summary.title,
+        "modelspec.prediction_type": summary.prediction,
+        "lora_loom.prediction_type": summary.prediction,
+        "lora_loom.zero_terminal_snr": str(summary.zero_terminal_snr),
+    }
+    if summary.date is not None:
+        date = datetime.datetime.fromtimestamp(int(summary.date))
+        found["modelspec.date"] = date.isoformat()
+    if summary.resolution is not None:
+        found["modelspec.resolution"] = f"{summary.resolution[0]}x{summary.resolution[1]}"
+    if summary.merged_from:
+        found["modelspec.merged_from"] = summary.merged_from
+    if summary.trigger:
+        found["modelspec.trigger_phrase"] = summary.trigger
+    return found
+
+
+def training_metadata(job: TrainJob, facts: TrainingFacts, output_name: str = "") -> dict[str, str]:
+    """Everything that kohya's trainer writes, for a file named `output_name` (default: the job's name).
+
+    With job.saves.metadata "minimal", only `minimal_metadata`.
+    """
+    summary = _summary(job, facts, output_name or job.name)
+    least = minimal_metadata(summary) | _modelspec_extras(job, facts)
+    if job.saves.metadata == "minimal":
+        return least
+    parts = (_run(job, facts, summary), _optimization(job, facts), _dataset(job, facts), _captions(job, facts))
+    return spelled({key: value for part in (FIXED, *parts) for key, value in part.items()}) | least
+
+
+def _summary(job: TrainJob, facts: TrainingFacts, title: str) -> Summary:
+    prediction = facts.prediction or facts.arch.prediction
+    ztsnr = facts.arch.zero_terminal_snr if facts.zero_terminal_snr is None else facts.zero_terminal_snr
+    args = {}
+    if job.network.conv_rank:
+        args = {"conv_dim": str(job.network.conv_rank), "conv_alpha": str(job.network.conv_alpha)}
+    return Summary(
+        facts.arch.family,
+        job.network.rank,
+        float(job.network.alpha),
+        title,
+        prediction,
+        ztsnr,
+        args,
+        (job.dataset.width, job.dataset.height),
+        facts.finished_at,
+        trigger=job.captions.trigger,
+    )
+
+
+def _modelspec_extras(job: TrainJob, facts: TrainingFacts) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if (job.noise.min_timestep, job.noise.max_timestep) != (0, 1000):
+        found["modelspec.timestep_range"] = f"{job.noise.min_timestep},{job.noise.max_timestep}"
+    if facts.arch.family != "sdxl" and job.captions.clip_skip > 1:
+        found["modelspec.encoder_layer"] = str(job.captions.clip_skip)
+    return found
+
+
+def _run(job: TrainJob, facts: TrainingFacts, summary: Summary) -> dict[str, Any]:
+    found = {
+        "ss_session_id": facts.session_id,
+        "ss_training_started_at": facts.started_at,
+        "ss_training_finished_at": facts.finished_at,
+        "ss_output_name": summary.title,
+        "ss_seed": job.seed,
+        "ss_steps": facts.step,
+        "ss_epoch": facts.epoch,
+        "ss_num_epochs": facts.num_epochs,
+        "ss_max_train_steps": facts.max_train_steps,
+        "ss_training_comment": job.saves.comment or None,
+        "ss_mixed_precision": facts.mixed_precision,
+        "ss_zero_terminal_snr": summary.zero_terminal_snr,
+        "ss_sd_model_name": last_part(job.base),
+        "ss_sd_model_hash": facts.base_hash or None,
+        "ss_new_sd_model_hash": facts.base_sha256 or None,
+    }
+    if job.vae:
+        found |= {
+            "ss_vae_name": last_part(job.vae),
+            "ss_vae_hash": facts.vae_hash or None,
+            "ss_new_vae_hash": facts.vae_sha256 or None,
+        }
+    return found
+
+
+def _optimization(job: TrainJob, facts: TrainingFacts) -> dict[str, Any]:
+    o, noise = job.optimization, job.noise
+    text_lr = list(facts.text_encoder_lr) if len(facts.text_encoder_lr) > 1 else (*facts.text_encoder_lr, None)[0]
+    return {
+        "ss_learning_rate": o.learning_rate,
+        "ss_unet_lr": facts.unet_lr,
+        "ss_text_encoder_lr": text_lr,
+        "ss_optimizer": facts.optimizer,
+        "ss_lr_scheduler": o.schedule,
+        "ss_lr_warmup_steps": facts.warmup_steps,
+        "ss_gradient_accumulation_steps": o.accumulation,
+        "ss_gradient_checkpointing": job.memory.gradient_checkpointing,
+        "ss_max_grad_norm": o.max_grad_norm,
+        "ss_network_dropout": job.network.dropout or None,
+        "ss_min_snr_gamma": noise.min_snr_gamma or None,
+        "ss_noise_offset": noise.noise_offset or None,
+    }
+
+
+def _dataset(job: TrainJob, facts: TrainingFacts) -> dict[str, Any]:
+    d = job.dataset
+    buckets = {str(i): {"resolution": list(size), "count": n} for i, (size, n) in enumerate(facts.buckets)}
+    return {
+        "ss_num_train_images": facts.num_train_images,
+        "ss_num_validation_images": facts.num_validation_images,
+        "ss_num_batches_per_epoch": facts.num_batches_per_epoch,
+        "ss_batch_size_per_device": d.batch_size,
+        "ss_total_batch_size": d.batch_size * job.optimization.accumulation,
+        "ss_resolution": (d.width, d.height),
+        "ss_enable_bucket": d.buckets,
+        "ss_bucket_no_upscale": d.no_upscale,
+        "ss_min_bucket_reso": d.min_bucket if d.buckets else None,
+        "ss_max_bucket_reso": d.max_bucket if d.buckets else None,
+        "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": facts.mean_ar_error} if d.buckets else None,
+        "ss_flip_aug": facts.flip or d.flip,
+        "ss_cache_latents": facts.cache_latents,
+        "ss_dataset_dirs": {
+            last_part(name): {"n_repeats": repeats, "img_count": count}
+            for name, (repeats, count) in facts.dataset_dirs.items()
+        },
+        "ss_validation_split": d.validation_split,
+        "ss_validation_seed": None,
+        "ss_validate_every_n_steps": job.saves.validate_every_steps or None,
+    }
+
+
+def _captions(job: TrainJob, facts: TrainingFacts) -> dict[str, Any]:
+    c = job.captions
+    return {
+        "ss_shuffle_caption": c.shuffle,
+        "ss_keep_tokens": c.keep_tokens,
+        "ss_caption_dropout_rate": c.caption_dropout,
+        "ss_caption_tag_dropout_rate": c.tag_dropout,
+        "ss_clip_skip": None if facts.arch.family == "sdxl" else c.clip_skip,
+        "ss_max_token_length": c.max_tokens if c.max_tokens > 75 else None,
+        "ss_tag_frequency": {last_part(name): dict(tags) for name, tags in facts.tag_frequency.items()},
+    }
+
+
+def private_parts(metadata: Mapping[str, str], forbidden: tuple[str, ...] = ()) -> list[str]:
+    """The keys whose value holds an absolute path, or one of the forbidden words (a user's or host's name)."""
+    path = re.compile(r"(^|[\s\"'=(\[])(/[\w.~-]+/[\w.~ -]+|[A-Za-z]:[\\/]|\\\\\w)")
+    return [
+        key
+        for key, value in metadata.items()
+        if (path.search(value) and key != "modelspec.thumbnail") or any(word and word in value for word in forbidden)
+    ]
