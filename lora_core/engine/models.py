@@ -135,7 +135,9 @@ def _filled(
     with open_tensors(path) as source:
         for key in keys:
             if waiting.pop(key.name, None) is None:
-                raise KeyMismatch(f"{Path(path).name}: the tensor {key.source} fits no place in the model ({key.name}).")
+                raise KeyMismatch(
+                    f"{Path(path).name}: the tensor {key.source} fits no place in the model ({key.name})."
+                )
             _assign(module, key, read_tensor(source, key, dtype).to(device))
     _fill_buffers(module, device)
     if waiting:
