@@ -1,0 +1,7 @@
+"""Placeholder until the detectors arrive."""
+
+from PIL import Image
+
+
+def has_character(picture: Image.Image) -> bool:
+    return False
