@@ -1,0 +1,48 @@
+"""Fixtures: our LoRA files and the real programs; see host_programs.py for the variables that name them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from host_programs import Host, LoraFile, further_files, host, our_files, write_control, write_hub
+
+
+@pytest.fixture(scope="session")
+def lora_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, LoraFile]]:
+    """family -> name -> file; ours and what REAL_HOST_LORAS holds."""
+    folder = tmp_path_factory.mktemp("loras")
+    return lambda family: our_files(folder, family) | further_files(family)
+
+
+@pytest.fixture
+def control(tmp_path: Path, lora_files: Callable[[str], dict[str, LoraFile]]) -> dict[str, LoraFile]:
+    """An SD1.5 file with one module that no model has."""
+    path = tmp_path / "control.safetensors"
+    write_control(path, lora_files("sd1")["unet"].path)
+    return {"control": LoraFile(path, 193)}
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("hub")
+    write_hub(home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def sd_scripts(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    return host("SD_SCRIPTS", "sd_scripts_load.py", hub, tmp_path_factory.mktemp("sd_scripts"))
+
+
+@pytest.fixture(scope="session")
+def comfyui(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    return host("COMFYUI", "comfyui_load.py", hub, tmp_path_factory.mktemp("comfyui"))
+
+
+@pytest.fixture(scope="session")
+def a1111(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    data = os.environ.get("A1111_DATA") or tmp_path_factory.mktemp("a1111")
+    return host("A1111", "a1111_load.py", hub, Path(data))
