@@ -1,0 +1,239 @@
+"""Opening a training job's pictures: folders are walked, every file is tried, and all that was found is reported."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lora_core.buckets import BucketRules, Size
+from lora_core.draws import Draws
+from lora_core.engine.dataset_report import CountTokens, Fault, shown
+from lora_core.engine.epochs import Batch, Dataset, Item, Picture
+from lora_core.engine.survey import Findings, report_on
+from lora_core.errors import DatasetError, FileError
+from lora_core.folders import Caption, CaptionFiles, Folder, Walk, caption_suffix
+from lora_core.jobs.train import Subset, TrainJob
+from lora_core.pictures import content_hash, decode, read_bytes
+
+__all__ = ["Batch", "Dataset", "Item", "Picture", "open_dataset"]
+
+PREVIEWS = 3
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that may be a picture: its name for a person, its rules, its own caption (None: it has none)."""
+
+    path: Path
+    name: str
+    subset: Subset
+    caption: Caption | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What opening a file showed: content hash, size (width, height) and frames, or the reason why it is no use."""
+
+    content_hash: str = ""
+    size: Size = (0, 0)
+    frames: int = 1
+    reason: str = ""
+
+
+def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: Path | None = None) -> Dataset:
+    """Find, check and sort the pictures of a job.
+
+    `count_tokens` gives the tokens of a text without begin and end marks; without it the report says nothing of
+    lengths. `known` names a file that remembers which contents decode, so that a later run decodes none of them.
+    Raises DatasetError (no folder, no readable picture, no caption of the kind asked for) or ConfigError.
+    """
+    rules = bucket_rules(job)
+    findings = Findings()
+    sources = training_sources(job)
+    training = find_files(job, sources, findings)
+    kept_out = find_files(job, [Subset(job.dataset.held_out)], findings) if job.dataset.held_out else []
+    index = PictureIndex(known)
+    pictures = load_pictures(training, rules, index, findings)
+    held_out = load_pictures(kept_out, rules, index, findings)
+    index.save()
+    pictures, held_out = divided(job, pictures, held_out, findings)
+    if not pictures:
+        raise DatasetError(no_pictures(sources, findings, bool(held_out)))
+    captioned = {file.path for file in training if file.caption and file.caption.text}
+    dataset = Dataset(job, tuple(pictures), tuple(held_out))
+    return replace(dataset, report=report_on(dataset, captioned, findings, count_tokens))
+
+
+def bucket_rules(job: TrainJob) -> BucketRules:
+    """The bucket settings of a job. Raises ConfigError."""
+    d = job.dataset
+    return BucketRules((d.width, d.height), d.min_bucket, d.max_bucket, d.bucket_step, d.no_upscale, d.buckets)
+
+
+def training_sources(job: TrainJob) -> list[Subset]:
+    """The folders to train on, each once, with every rule resolved to the subset's own or the job's."""
+    named = [Subset("", repeats=job.dataset.repeats)] if job.dataset.folder else []
+    found: dict[str, Subset] = {}
+    for subset in [*named, *job.dataset.subsets]:
+        found.setdefault(os.path.realpath(subset.folder or job.dataset.folder), subset)
+    return list(found.values())
+
+
+def resolved(job: TrainJob, subset: Subset) -> Subset:
+    """The subset with the job's rule wherever it has none of its own."""
+    common = {
+        "keep_tokens": job.captions.keep_tokens,
+        "shuffle": job.captions.shuffle,
+        "flip": job.dataset.flip,
+        "caption_prefix": job.captions.caption_prefix,
+        "caption_suffix": job.captions.caption_suffix,
+        "caption_extension": job.captions.caption_extension,
+        "caption_dropout": job.captions.caption_dropout,
+        "tag_dropout": job.captions.tag_dropout,
+    }
+    return replace(subset, **{name: value for name, value in common.items() if getattr(subset, name) is None})
+
+
+def find_files(job: TrainJob, sources: Sequence[Subset], findings: Findings) -> list[File]:
+    """All files of the sources that claim to be pictures, in a fixed order, with their captions."""
+    work = job.work_dir or (Path(job.output_dir) / f"{job.name}.loom" if job.output_dir else "")
+    apart = [job.dataset.held_out, job.output_dir, job.memory.cache_dir, work, *(s.folder for s in sources)]
+    walk = Walk({os.path.realpath(path) for path in apart if path})
+    folders: list[Folder] = []
+    for source in sources:
+        folders += walk.folders(Path(source.folder or job.dataset.folder), resolved(job, source))
+    captions = CaptionFiles(folders, job.captions.separator)
+    several = len(sources) > 1
+    files: list[File] = []
+    for folder in folders:
+        for path in folder.pictures():
+            name = path.relative_to(folder.root).as_posix()
+            caption = captions.caption(path, folder.subset.caption_extension or "")
+            files.append(File(path, f"{folder.root.name}/{name}" if several else name, folder.subset, caption))
+    require_captions(files, captions)
+    findings.notes += walk.notes + caption_notes(captions) + other_notes(folders)
+    return files
+
+
+def require_captions(files: Sequence[File], captions: CaptionFiles) -> None:
+    """Refuse when an extension was asked for and not one picture has such a caption."""
+    for extension in sorted({file.subset.caption_extension or "" for file in files} - {""}):
+        asked = [file for file in files if file.subset.caption_extension == extension]
+        if any(file.caption for file in asked):
+            continue
+        kinds = ", ".join(f"{count} {kind}" for kind, count in captions.kinds().items()) or "none"
+        raise DatasetError(
+            f'Not one of {len(asked)} pictures has a caption in "{caption_suffix(extension)}", which caption_extension '
+            f"asks for. Caption files found beside them: {kinds}. Correct the extension, or leave it empty to use "
+            "whatever is found."
+        )
+
+
+def caption_notes(captions: CaptionFiles) -> list[str]:
+    notes = [f"Read as {name}, not UTF-8: {shown(names)}." for name, names in captions.encodings.items()]
+    return notes + ([f"Caption files left out. {'; '.join(captions.faults)}."] if captions.faults else [])
+
+
+def other_notes(folders: Sequence[Folder]) -> list[str]:
+    others = [name for folder in folders for name in folder.others()]
+    return [f"Files that are neither pictures nor captions: {shown(others)}."] if others else []
+
+
+class PictureIndex:
+    """Remembers {content hash: (width, height, frames)} of contents that decoded, in a JSON file (None: nowhere)."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, tuple[int, int, int]] = {}
+        self._fresh = False
+        try:
+            data = json.loads(path.read_text("utf-8")) if path else {}
+            self._known = {str(key): (int(w), int(h), int(n)) for key, (w, h, n) in data.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._known = {}
+
+    def look(self, path: Path) -> Look:
+        """Open a file, or recognise its content."""
+        try:
+            data = read_bytes(path)
+            mark = content_hash(data)
+            if mark in self._known:
+                width, height, frames = self._known[mark]
+                return Look(mark, (width, height), frames)
+            pixels = decode(data)
+        except FileError as error:
+            return Look(reason=str(error))
+        self._known[mark] = (*pixels.size, pixels.frames)
+        self._fresh = True
+        return Look(mark, pixels.size, pixels.frames)
+
+    def save(self) -> None:
+        """Write what is new; a folder that cannot be written costs only time."""
+        if not self._path or not self._fresh:
+            return
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self._known), "utf-8")
+            os.replace(temporary, self._path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+
+def load_pictures(files: Sequence[File], rules: BucketRules, index: PictureIndex, findings: Findings) -> list[Picture]:
+    """The files that decode and fit a bucket, in order; the others become faults."""
+    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
+        looks = list(pool.map(lambda file: index.look(file.path), files))
+    pictures: list[Picture] = []
+    for file, look in zip(files, looks):
+        try:
+            if look.reason:
+                raise FileError(look.reason)
+            fit = rules.fit(look.size)
+        except (FileError, DatasetError) as error:
+            findings.faults.append(Fault(file.name, str(error)))
+            continue
+        if look.frames > 1:
+            findings.notes.append(f"{file.name} has {look.frames} frames; the first is used.")
+        text = file.caption.text if file.caption else ""
+        caption = text or file.subset.class_words
+        pictures.append(Picture(file.path, file.name, look.size, caption, file.subset, look.content_hash, fit))
+    return pictures
+
+
+def divided(
+    job: TrainJob, pictures: list[Picture], held_out: list[Picture], findings: Findings
+) -> tuple[list[Picture], list[Picture]]:
+    """Move the validation share to the held-out pictures; no content is on both sides."""
+    kept = {p.content_hash for p in held_out}
+    copies = [p for p in pictures if p.content_hash in kept]
+    if copies:
+        names = shown([p.name for p in copies])
+        findings.notes.append(f"Not trained on, because the held-out folder has the same pictures: {names}.")
+    pictures = [p for p in pictures if p.content_hash not in kept]
+    chosen = validation_share(pictures, job.dataset.validation_split, job.seed)
+    held_out = held_out + [p for p in pictures if p.content_hash in chosen]
+    return [p for p in pictures if p.content_hash not in chosen], held_out
+
+
+def validation_share(pictures: Iterable[Picture], share: float, seed: int) -> set[str]:
+    """Contents to hold out: a share of all different ones, at least one, never all; adding pictures changes few."""
+    contents = sorted({p.content_hash for p in pictures}, key=lambda mark: Draws(seed, "held out", mark).word())
+    count = min(max(1, round(len(contents) * share)), len(contents) - 1) if share > 0 else 0
+    return set(contents[: max(0, count)])
+
+
+def no_pictures(sources: Sequence[Subset], findings: Findings, all_held_out: bool) -> str:
+    """The sentence for a dataset with nothing to train on."""
+    names = shown([Path(s.folder).name for s in sources if s.folder]) or "the folder"
+    if all_held_out:
+        return "Every picture is held out, none is left to train on: name another held-out folder."
+    if not findings.faults:
+        return f"No pictures were found in {names}: name a folder with .png, .jpg or .webp files."
+    listed = "; ".join(f"{fault.name}: {fault.reason}" for fault in findings.faults)
+    return f"None of {len(findings.faults)} files in {names} can be used. {listed}."

@@ -1,0 +1,160 @@
+"""The pictures of a training job: what is trained on, in which order, flipped or not, under which caption.
+
+Everything random is a pure function of the job's seed, the epoch, the picture's place and the repeat.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from lora_core.buckets import Fit, Size
+from lora_core.captions import CaptionRules, fixed_caption, is_fixed, tags, varied_caption
+from lora_core.draws import Draws
+from lora_core.engine.dataset_report import DatasetReport
+from lora_core.errors import FileError
+from lora_core.jobs.train import Subset, TrainJob
+from lora_core.pictures import Pixels, content_hash, decode, fitted, read_bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that decodes. `size` is (width, height) upright; `caption` is as found, without the trigger;
+    `subset` has no None left; `content_hash` is the SHA-256 of the file; `fit` leads to its bucket."""
+
+    path: Path
+    name: str
+    size: Size
+    caption: str
+    subset: Subset
+    content_hash: str
+    fit: Fit
+
+    def pixels(self) -> Pixels:
+        """The picture decoded, resized and cropped to its bucket. Raises FileError, also when the file has changed."""
+        data = read_bytes(self.path)
+        if content_hash(data) != self.content_hash:
+            raise FileError("it was changed after it had been checked")
+        return fitted(decode(data), self.fit)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One use of a picture: its place in `Dataset.pictures` (or `held_out`), mirrored or not, and which repeat."""
+
+    picture: int
+    flip: bool = False
+    repeat: int = 0
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of one bucket size (width, height)."""
+
+    size: Size
+    items: tuple[Item, ...]
+    held_out: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures to train on and held out, with the rules of the job that say how they are used."""
+
+    job: TrainJob
+    pictures: tuple[Picture, ...]
+    held_out: tuple[Picture, ...]
+    report: DatasetReport = field(default=DatasetReport(), repr=False)
+
+    def bucket_of(self, picture: Picture) -> Size:
+        return picture.fit.bucket
+
+    def picture_of(self, item: Item) -> Picture:
+        return (self.held_out if item.held_out else self.pictures)[item.picture]
+
+    def epoch(self, epoch: int) -> list[Batch]:
+        """The batches of one epoch, in order: every picture `repeats` times, one bucket size a batch."""
+        return list(self._epochs(epoch))
+
+    def held_out_batches(self) -> list[Batch]:
+        """The held-out pictures, unflipped, in a fixed order."""
+        groups = _by_bucket(self.held_out, [Item(i, held_out=True) for i in range(len(self.held_out))])
+        size = self.job.dataset.batch_size
+        return [Batch(bucket, tuple(part), True) for bucket, items in groups.items() for part in _parts(items, size)]
+
+    def caption(self, item: Item, epoch: int) -> str:
+        """The caption of one use, with trigger, prefix and suffix; held-out pictures keep theirs unshuffled."""
+        picture = self.picture_of(item)
+        rules = caption_rules(self.job, picture.subset)
+        if item.held_out:
+            return fixed_caption(picture.caption, rules)
+        return varied_caption(picture.caption, rules, Draws(self.job.seed, "caption", epoch, item.picture, item.repeat))
+
+    @cached_property
+    def captions_fixed(self) -> bool:
+        """Whether every use of every picture has the same caption, so that its encoding can be kept."""
+        return all(is_fixed(p.caption, caption_rules(self.job, p.subset)) for p in self.pictures)
+
+    def tag_frequency(self) -> dict[str, dict[str, int]]:
+        """{folder name: {tag: pictures}}, as kohya's `ss_tag_frequency` counts captions with their trigger."""
+        found: dict[str, dict[str, int]] = {}
+        for picture in self.pictures:
+            counts = found.setdefault(Path(picture.subset.folder).name, {})
+            rules = caption_rules(self.job, picture.subset)
+            for tag in tags(fixed_caption(picture.caption, rules), rules.separator):
+                counts[tag.lower()] = counts.get(tag.lower(), 0) + 1
+        return found
+
+    @cached_property
+    def _epochs(self) -> Callable[[int], tuple[Batch, ...]]:
+        return lru_cache(maxsize=2)(lambda epoch: tuple(epoch_batches(self.pictures, self.job, epoch)))
+
+
+def epoch_batches(pictures: Sequence[Picture], job: TrainJob, epoch: int) -> list[Batch]:
+    """Shuffle within each bucket, cut into batches (the last of a bucket may be smaller), shuffle the batches."""
+    items = [
+        Item(i, picture.subset.flip is True and Draws(job.seed, "flip", epoch, i, repeat).unit() < 0.5, repeat)
+        for i, picture in enumerate(pictures)
+        for repeat in range(picture.subset.repeats)
+    ]
+    batches: list[Batch] = []
+    for bucket, group in _by_bucket(pictures, items).items():
+        order = Draws(job.seed, "order", epoch, *bucket).shuffled(group)
+        batches += [Batch(bucket, tuple(part)) for part in _parts(order, job.dataset.batch_size)]
+    return Draws(job.seed, "batches", epoch).shuffled(batches)
+
+
+def caption_rules(job: TrainJob, subset: Subset) -> CaptionRules:
+    """The caption rules of a subset whose fields are all set."""
+    return CaptionRules(
+        trigger=job.captions.trigger,
+        shuffle=bool(subset.shuffle),
+        keep_tokens=subset.keep_tokens or 0,
+        separator=job.captions.separator,
+        prefix=subset.caption_prefix or "",
+        suffix=subset.caption_suffix or "",
+        caption_dropout=subset.caption_dropout or 0.0,
+        tag_dropout=subset.tag_dropout or 0.0,
+    )
+
+
+def steps_per_epoch(batches: int, job: TrainJob) -> int:
+    """Optimizer steps of an epoch; the last one may accumulate fewer batches."""
+    return math.ceil(batches / job.optimization.accumulation)
+
+
+def _by_bucket(pictures: Sequence[Picture], items: Sequence[Item]) -> dict[Size, list[Item]]:
+    groups: dict[Size, list[Item]] = {}
+    for item in items:
+        groups.setdefault(pictures[item.picture].fit.bucket, []).append(item)
+    return dict(sorted(groups.items()))
+
+
+def _parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
