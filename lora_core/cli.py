@@ -136,7 +136,8 @@ def build(options: argparse.Namespace) -> Any:
         job = replace_by_name(job, {"steps": 0})
     if getattr(options, "lora", None):
         uses = [lora_use(text) for text in options.lora]
-        job = from_json(cls, {**to_json(job), "loras": [*to_json(job.loras), *uses]})
+        settings = to_json(job)
+        job = from_json(cls, {**settings, "loras": [*settings["loras"], *uses]})
     return job
 
 

@@ -18,8 +18,8 @@ MASKS = "Masked loss is not supported yet: the whole picture counts."
 AUGMENT = "Not supported yet: the cached latents are used as they are."
 CAPTIONS = "Not supported yet: captions are used without it."
 METADATA = "Not written yet; the name, the comment and the training's figures are."
-NOISE = "Not supported yet: plain noise and the noise offset are."
-LOSS = "Not supported yet: the loss is l2, with min-SNR weighting if set."
+NOISE = "Not supported yet: plain noise with noise_offset is used."
+LOSS = "Not supported yet: the loss is l2, with min_snr_gamma where it is set."
 ONE_DEVICE = "Training runs in one process on one device."
 HUB = "Nothing is sent to or fetched from a hub."
 KEEP_ALL = "No save is deleted by the trainer: every one keeps its own name."
@@ -53,7 +53,7 @@ DATASET = (
     same("enable_bucket", False, "buckets", truth),
     same("min_bucket_reso", 256, "min_bucket", whole),
     same("max_bucket_reso", 1024, "max_bucket", whole),
-    same("bucket_reso_steps", 64, "bucket_step", whole),
+    rule("bucket_reso_steps", 64, "bucket_step", sentence="At least 8, the size of a latent cell."),
     same("bucket_no_upscale", False, "no_upscale", truth),
     other("resize_interpolation", None, "One filter is used for all pictures."),
     spare("cache_latents", False, LATENTS),

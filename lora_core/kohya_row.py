@@ -24,7 +24,16 @@ class Option:
 
     def used(self, value: Any) -> bool:
         """True when a value asks for something: neither the default nor off."""
-        return value != self.default and value not in (None, False, "", "no", "None") and value != []
+        off = (None, False, "", "no", "None", "0", "0.0", "False", "false")
+        return value != [] and value not in off and not equal(value, self.default)
+
+
+def equal(value: Any, other: Any) -> bool:
+    """Equal as numbers where both can be read as such ("1" and 1.0), else as they are."""
+    try:
+        return float(value) == float(other)
+    except (TypeError, ValueError):
+        return value == other
 
 
 def whole(value: Any) -> int:
@@ -80,9 +89,16 @@ class Notes:
 
     lines: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    unneeded: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
 
     def say(self, name: str, value: Any, sentence: str, how: str = "") -> None:
-        """`name = value (how): sentence`, once."""
+        """`name = value (how): sentence`, once; what is not needed or not known is told together at the end."""
+        together = {"not needed": self.unneeded, "unknown": self.unknown}.get(how)
+        if together is not None:
+            together += [name] if name not in together else []
+            return
         shown = "..." if name in SECRETS else repr(value)
         line = f"{name} = {shown}{f' ({how})' if how else ''}: {sentence}"
         if line not in self.lines:
@@ -96,6 +112,15 @@ class Notes:
             kinds = {"whole": "a whole number", "number": "a number", "truth": "true or false"}
             self.faults.append(f"{name} must be {kinds.get(conversion.__name__, 'another value')}, not {value!r}.")
             return None
+
+    def told(self) -> list[str]:
+        """All sentences."""
+        groups = (
+            ("Not known here and left out", self.unknown),
+            ("Of other model families, without effect here", self.foreign),
+            ("Not needed here, the result is the same without", self.unneeded),
+        )
+        return self.lines + [f"{title}: {', '.join(names)}." for title, names in groups if names]
 
     def raise_faults(self) -> None:
         """Raise ConfigError when there are faults."""
