@@ -1,0 +1,88 @@
+"""Polish the demo base's VAE (L1 and a little KL) and scale its latents so that std * 0.18215 = 1."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from modules import SCALE, vae
+from safetensors.torch import save_file
+from vae_start import start
+from world import WORK, enlarge, portraits, to_unit
+
+STEPS = 1000
+RATE = 5e-5
+
+
+def recolour(x: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Half of the pictures in other colours, so that colours the portraits never show survive the VAE too."""
+    b = len(x)
+    mixed = torch.stack([row[torch.randperm(3, generator=g)] for row in x])
+    gain, shift = (torch.rand(b, 3, 1, 1, generator=g) for _ in range(2))
+    mixed = (mixed * (0.4 + 0.9 * gain) + (shift - 0.5)).clamp(-1, 1)
+    keep = torch.rand(b, 1, 1, 1, generator=g) < 0.5
+    return torch.where(keep, x, mixed)
+
+
+def batch(cells: np.ndarray, size: int, count: int, g: torch.Generator) -> torch.Tensor:
+    """Random crops of `size` cells, recoloured, as pixels."""
+    rows = torch.randint(len(cells), (count,), generator=g).tolist()
+    corners = torch.randint(0, 17 - size, (count, 2), generator=g).tolist()
+    crops = np.stack([cells[r, y : y + size, x : x + size] for r, (y, x) in zip(rows, corners)])
+    return enlarge(recolour(to_unit(crops), g))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float, default=7)
+    limit = parser.parse_args().minutes * 60
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(1)
+    cells, model = portraits(), vae()
+    start(model)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-4)
+    began = time.monotonic()
+    for step in range(STEPS):
+        part = max(step / STEPS, (time.monotonic() - began) / limit)
+        if part >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 + np.cos(np.pi * part)) / 2)
+        x = batch(cells, 8 if part < 0.7 else 16, 8 if part < 0.7 else 4, g).to(memory_format=torch.channels_last)
+        posterior = model.encode(x).latent_dist
+        out = model.decode(posterior.sample()).sample
+        loss = (out - x).abs().mean() + 1e-6 * posterior.kl().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            print(f"vae {step} loss {loss.item():.4f} {time.monotonic() - began:.0f} s", flush=True)
+    torch.set_num_threads(2)
+    finish(model, cells)
+
+
+@torch.no_grad()
+def finish(model: torch.nn.Module, cells: np.ndarray) -> None:
+    """Give each latent channel mean 0 and std 1 (after 0.18215) inside the 1x1 convolutions, encode all portraits, save."""
+    sample = model.encode(enlarge(to_unit(cells[:256]))).latent_dist.mean
+    spread, centre = sample.std((0, 2, 3)), sample.mean((0, 2, 3))
+    factor = 1 / (SCALE * spread)
+    model.post_quant_conv.bias += model.post_quant_conv.weight[:, :, 0, 0] @ centre
+    model.post_quant_conv.weight /= factor[None, :, None, None]
+    model.quant_conv.bias[:4] = (model.quant_conv.bias[:4] - centre) * factor  # rows 0-3: mean, 4-7: log variance
+    model.quant_conv.bias[4:] += 2 * factor.log()
+    model.quant_conv.weight[:4] *= factor[:, None, None, None]
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, WORK / "vae.safetensors")
+    latents = torch.cat([model.encode(enlarge(to_unit(part))).latent_dist.mean for part in np.array_split(cells, 200)])
+    save_file({"latents": (latents * SCALE).half().contiguous()}, WORK / "latents.safetensors")
+    x = enlarge(to_unit(cells[:64]))
+    error = (model.decode(model.encode(x).latent_dist.mean).sample - x).abs().mean()
+    print(f"vae done: mean absolute error {error.item() / 2:.4f}, latent std {(latents * SCALE).std().item():.3f}")
+
+
+if __name__ == "__main__":
+    main()
