@@ -6,7 +6,7 @@ from lora_core.draws import Draws
 
 
 def test_stream_is_sha256_in_counter_mode():
-    key = hashlib.sha256("7\x1fflip\x1f3".encode()).digest()
+    key = hashlib.sha256(b"7\x1fflip\x1f3").digest()
     words = [int.from_bytes(hashlib.sha256(key + i.to_bytes(8, "little")).digest()[:8], "little") for i in range(3)]
     draws = Draws(7, "flip", 3)
     assert [draws.word() for _ in range(3)] == words
