@@ -19,13 +19,15 @@ from lora_core.engine import models, network, resume
 from lora_core.engine.cache import LatentCache
 from lora_core.engine.conditioning import Encode, TextRules, frozen_encoder, live_encoder
 from lora_core.engine.course import Course
-from lora_core.engine.dataset import Batch, Dataset, open_dataset
+from lora_core.engine.dataset import open_dataset
 from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
+from lora_core.engine.epochs import Batch, Dataset, steps_per_epoch
 from lora_core.engine.optimizers import build_optimizer, build_schedule
 from lora_core.engine.prompt import time_ids
 from lora_core.engine.randomness import mix
 from lora_core.engine.schedule import alphas_cumprod
 from lora_core.engine.textcache import cached_outputs
+from lora_core.engine.tokens import token_ids
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Note, Stage
 from lora_core.jobs.train import TrainJob
@@ -58,6 +60,7 @@ class Run:
     mark: str
     steps_per_epoch: int
     total_steps: int
+    rates: dict[str, float]
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -84,7 +87,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
         torch.set_num_threads(job.memory.threads)
     yield Stage("Reading the base and the pictures")
     architecture = checked_architecture(job)
-    dataset = open_dataset(job)
+    dataset = open_dataset(job, lambda text: len(token_ids(text)), cache_folder(job) / "pictures.json")
     for line in dataset.report.text():
         yield Note(line)
     cache = yield from cached_latents(job, architecture, dataset, device)
@@ -97,7 +100,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     optimizer, sentence = build_optimizer(job.optimization, parameter_groups(job, architecture, net))
     if sentence:
         yield Note(sentence, "warning")
-    per_epoch = -(-len(dataset.epoch(0)) // job.optimization.accumulation)
+    per_epoch = steps_per_epoch(len(dataset.epoch(0)), job)
     total = job.length.steps or job.length.epochs * per_epoch
     folder = work_folder(job)
     run = Run(
@@ -105,6 +108,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
         dataset, tuple(dataset.held_out_batches()), cache, encode, unet, encoders, net,
         optimizer, build_schedule(job.optimization, optimizer, total), grad_scaler(device, dtype),
         folder, resume.fingerprint(job, dataset_facts(dataset)), per_epoch, total,
+        rates(job, architecture),
     )  # fmt: skip
     course = yield from restored(run)
     gc.collect()

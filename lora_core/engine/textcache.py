@@ -12,7 +12,7 @@ from torch import nn
 
 from lora_core.engine.cache import TensorCache
 from lora_core.engine.conditioning import TextRules, live_encoder, to_cpu
-from lora_core.engine.dataset import Dataset
+from lora_core.engine.epochs import Dataset
 from lora_core.engine.prompt import Conditioning
 
 

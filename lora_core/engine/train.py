@@ -12,8 +12,8 @@ from lora_core.commands import Commands
 from lora_core.engine import saving
 from lora_core.engine.conditioning import unet_arguments
 from lora_core.engine.course import Course
-from lora_core.engine.dataset import Batch
 from lora_core.engine.device import autocast, release
+from lora_core.engine.epochs import Batch
 from lora_core.engine.guard import Guard
 from lora_core.engine.loss import training_loss
 from lora_core.engine.noise import diffuse, draw_noise, draw_timesteps

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from lora_core.engine.conditioning import unet_arguments
-from lora_core.engine.dataset import Batch
 from lora_core.engine.device import autocast
+from lora_core.engine.epochs import Batch
 from lora_core.engine.loss import squared_error
 from lora_core.engine.noise import diffuse, draw_noise
 from lora_core.jobs.train import NoiseAndLoss

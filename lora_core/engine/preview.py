@@ -1,0 +1,54 @@
+"""Pictures of a training in progress: fixed prompts, fixed seeds, with the LoRA as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from lora_core.engine import models
+from lora_core.engine.device import autocast, release
+from lora_core.engine.sampling import SampleRequest, sample_pictures
+from lora_core.errors import LoomError
+from lora_core.events import Event, Note, Preview, Stage
+
+if TYPE_CHECKING:
+    from lora_core.engine.setup import Run
+
+
+def draw_previews(run: Run, step: int) -> Iterator[Event]:
+    """One picture for each preview prompt (the trigger word when there is none); a failure is said, never fatal."""
+    yield Stage("Drawing previews")
+    try:
+        yield from pictures(run, step)
+    except (LoomError, RuntimeError) as error:
+        release(run.device)
+        yield Note(f"The previews after step {step} could not be drawn: {str(error).splitlines()[0]}", "warning")
+    yield Stage("Training")
+
+
+@torch.no_grad()
+def pictures(run: Run, step: int) -> Iterator[Event]:
+    job = run.job
+    prompts = job.saves.preview_prompts or (job.captions.trigger or job.name,)
+    load_encoders = partial(models.load_text_encoders, job.base, run.dtype, run.device)
+    encoders = run.encoders or load_encoders()
+    vae = models.load_vae(job.base, torch.float32, run.device, job.vae)
+    loaded = models.Models(run.architecture, run.unet, encoders, vae)  # pyright: ignore[reportArgumentType]
+    width, height = job.dataset.width // 64 * 64 or 64, job.dataset.height // 64 * 64 or 64
+    seeds = tuple(job.seed + i for i in range(len(prompts)))
+    request = SampleRequest(
+        prompts, seeds, width=width, height=height, steps=job.saves.preview_steps, cfg=job.saves.preview_cfg,
+        clip_skip=job.captions.clip_skip, batch_size=1, prediction=run.prediction,
+        zero_terminal_snr=bool(run.alphas_bar[-1] == 0),
+    )  # fmt: skip
+    with autocast(run.device, run.dtype):
+        drawn = sample_pictures(loaded, request)
+    folder = run.folder / "previews"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (picture, prompt) in enumerate(zip(drawn, prompts)):
+        path = folder / f"{job.name}-{step:06d}-{number:02d}.png"
+        picture.save(path)
+        yield Preview(step, str(path), prompt)

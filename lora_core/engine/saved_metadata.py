@@ -1,0 +1,104 @@
+"""The facts of a run for the metadata of its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lora_core.engine.course import Course
+from lora_core.lora_metadata import TrainingFacts, training_metadata
+from lora_core.tensors import file_hashes
+
+if TYPE_CHECKING:
+    from lora_core.engine.setup import Run
+
+PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def lora_metadata(run: Run, course: Course, output_name: str) -> dict[str, str]:
+    """kohya's metadata for a file named `output_name` that is saved now."""
+    return training_metadata(run.job, training_facts(run, course), output_name)
+
+
+def training_facts(run: Run, course: Course) -> TrainingFacts:
+    job, dataset = run.job, run.dataset
+    rates = dict(run.rates)
+    unet_lr = rates.pop("unet", None)
+    base_hash, base_sha256 = known_hashes(job.base, run.folder)
+    vae_hash, vae_sha256 = known_hashes(job.vae, run.folder) if job.vae else ("", "")
+    steps, warmup = run.total_steps, job.optimization.warmup
+    return TrainingFacts(
+        arch=run.architecture,
+        session_id=course.session,
+        started_at=course.started_at,
+        finished_at=time.time(),
+        step=course.step,
+        epoch=-(-course.step // run.steps_per_epoch),
+        num_epochs=-(-steps // run.steps_per_epoch),
+        max_train_steps=steps,
+        warmup_steps=round(warmup * steps) if warmup < 1 else round(warmup),
+        num_train_images=sum(p.subset.repeats for p in dataset.pictures),
+        num_batches_per_epoch=len(dataset.epoch(0)),
+        optimizer=f"{type(run.optimizer).__module__}.{type(run.optimizer).__qualname__}",
+        unet_lr=unet_lr,
+        text_encoder_lr=tuple(rates.values()),
+        mixed_precision=PRECISION[run.dtype],
+        prediction=run.prediction,
+        zero_terminal_snr=bool(run.alphas_bar[-1] == 0),
+        num_validation_images=len(dataset.held_out),
+        base_hash=base_hash,
+        base_sha256=base_sha256,
+        vae_hash=vae_hash,
+        vae_sha256=vae_sha256,
+        **picture_facts(run),
+    )
+
+
+def picture_facts(run: Run) -> dict[str, Any]:
+    """Buckets, folders, tags and the mean difference between a picture's aspect ratio and its bucket's."""
+    buckets: Counter[tuple[int, int]] = Counter()
+    folders: Counter[str] = Counter()
+    repeats: dict[str, int] = {}
+    errors: list[float] = []
+    for picture in run.dataset.pictures:
+        bucket, name = run.dataset.bucket_of(picture), Path(picture.subset.folder).name
+        buckets[bucket] += picture.subset.repeats
+        folders[name] += 1
+        repeats[name] = picture.subset.repeats
+        errors += [abs(picture.size[0] / picture.size[1] - bucket[0] / bucket[1])] * picture.subset.repeats
+    return {
+        "buckets": tuple(sorted(buckets.items())),
+        "mean_ar_error": sum(errors) / len(errors),
+        "dataset_dirs": {name: (repeats[name], count) for name, count in folders.items()},
+        "tag_frequency": run.dataset.tag_frequency(),
+        "flip": any(bool(p.subset.flip) for p in run.dataset.pictures),
+    }
+
+
+def known_hashes(path: str, folder: Path) -> tuple[str, str]:
+    """Both hashes of a checkpoint, kept in the working folder by size and time: reading gigabytes takes a while.
+
+    A diffusers folder has none.
+    """
+    if not Path(path).is_file():
+        return "", ""
+    status = os.stat(path)
+    mark = [Path(path).name, status.st_size, status.st_mtime_ns]
+    kept = folder / "hashes.json"
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        entries = [entry for entry in known if entry[:3] == mark]
+    except (OSError, ValueError):
+        known, entries = [], []
+    if entries:
+        return entries[0][3], entries[0][4]
+    found = file_hashes(path)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps([*known, [*mark, *found]]), encoding="utf-8")
+    return found
