@@ -116,7 +116,7 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         rows = _area_rows(pixels, size[1])
         both = _area_rows(np.ascontiguousarray(rows.swapaxes(0, 1)), size[0]).swapaxes(0, 1)
         return np.clip(np.rint(both), 0, 255).astype(np.uint8)
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def _area_rows(pixels: np.ndarray, count: int) -> np.ndarray:
