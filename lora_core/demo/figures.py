@@ -28,6 +28,7 @@ class Measured:
 
     `with_lora` / `without_lora`: samples with the trigger that show all of the character's own features.
     `leaked`: samples of the same number without the trigger, with the LoRA at 1.0, that show them.
+    `obeyed`: samples with trigger and LoRA whose background is the one that the prompt names.
     `change`: how far the LoRA moves a picture whose prompt lacks the trigger; `change_with_trigger`, `change_of_seed`:
     the same for prompts with it, and for another seed without any LoRA, as yardsticks.
     """
@@ -35,6 +36,7 @@ class Measured:
     with_lora: Share
     without_lora: Share
     leaked: Share
+    obeyed: Share
     change: float
     change_with_trigger: float
     change_of_seed: float
@@ -91,6 +93,7 @@ class Figures:
             ("Character seen at strength 1.0", f"{m.with_lora} samples ({m.with_lora.value:.0%}; bar {BAR:.0%})"),
             ("The same prompts without the LoRA", f"{m.without_lora} samples"),
             ("Prompts without the trigger, LoRA at 1.0", f"{m.leaked} samples show the character"),
+            ("Background as the prompt says, with the LoRA", f"{m.obeyed} samples"),
             ("Change of pictures without the trigger", f"{m.change:.1%} of the range of a pixel"),
             ("  with the trigger", f"{m.change_with_trigger:.1%}"),
             ("  by another seed, no LoRA", f"{m.change_of_seed:.1%}"),

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 
 // Hair that covers too little of the head to show its colour.
 const bare = ['long10', 'short05', 'short07', 'short12', 'short18', 'short20', 'short21', 'short23'];
-export const palette = JSON.parse(readFileSync(new URL('./palette.json', import.meta.url)));
+export const palette = JSON.parse(readFileSync(new URL('../../lora_core/assets/demo/palette.json', import.meta.url)));
 
 export function mulberry32(seed) {
   let state = seed >>> 0;
