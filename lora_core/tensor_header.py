@@ -61,18 +61,23 @@ class Header:
     data_start: int
 
 
-def read_header(path: str | Path) -> Header:
-    """Parse and check the header. Raises FileError: missing, no safetensors, truncated, false offsets."""
-    path = Path(path)
+def open_file(path: Path) -> BinaryIO:
+    """Open for reading, unbuffered. Raises FileError with a sentence."""
     try:
-        with open(path, "rb") as file:
-            return parse_header(file, path.name)
+        return open(path, "rb", buffering=0)
     except FileNotFoundError:
         raise FileError(f"{path} does not exist. Check the path and the spelling.") from None
     except IsADirectoryError:
         raise FileError(f"{path} is a folder, not a file.") from None
-    except PermissionError:
-        raise FileError(f"{path} cannot be read: permission denied.") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def read_header(path: str | Path) -> Header:
+    """Parse and check the header. Raises FileError: missing, no safetensors, truncated, false offsets."""
+    path = Path(path)
+    with open_file(path) as file:
+        return parse_header(file, path.name)
 
 
 def parse_header(file: BinaryIO, name: str) -> Header:

@@ -16,7 +16,7 @@ import torch
 
 from lora_core.errors import FileError, KeyMismatch
 from lora_core.keys import TensorKey
-from lora_core.tensor_header import TORCH, WIDTH, Header, TensorInfo, parse_header, read_header
+from lora_core.tensor_header import TORCH, WIDTH, Header, TensorInfo, open_file, parse_header, read_header
 from lora_core.tensor_writer import TensorWriter, data_hash, file_hashes, legacy_hash, tensor_bytes, write_tensors
 
 __all__ = [
@@ -74,8 +74,7 @@ class TensorFile(TensorSource):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        read_header(self.path)
-        self._file: BinaryIO = open(self.path, "rb", buffering=0)  # noqa: SIM115
+        self._file: BinaryIO = open_file(self.path)
         try:
             self.header: Header = parse_header(self._file, self.path.name)
         except BaseException:
@@ -99,7 +98,7 @@ class TensorFile(TensorSource):
                 row *= n
             shape, begin = (rows[1] - rows[0], *shape[1:]), begin + rows[0] * row
         tensor = torch.empty(shape, dtype=torch_dtype(info.dtype, self.path))
-        self._fill(memoryview(tensor_bytes(tensor)), self.header.data_start + begin, name)
+        self._fill(tensor_bytes(tensor), self.header.data_start + begin, name)
         return tensor if dtype is None else tensor.to(dtype)
 
     def _fill(self, view: memoryview, place: int, name: str) -> None:
@@ -153,9 +152,7 @@ class PickledTensors(TensorSource):
 
 
 def _unpickle(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise FileError(f"{path} does not exist. Check the path and the spelling.")
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         zipped = file.read(4) == b"PK\x03\x04"
     try:
         data = torch.load(path, map_location="cpu", weights_only=True, **({"mmap": True} if zipped else {}))
@@ -258,6 +255,13 @@ def open_tensors(path: str | Path) -> TensorSource:
     path = Path(path)
     if path.is_dir():
         return FolderTensors(path)
-    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin") and not _looks_like_safetensors(path):
         return PickledTensors(path)
     return TensorFile(path)
+
+
+def _looks_like_safetensors(path: Path) -> bool:
+    """A safetensors file under a pickle's ending: a header of JSON begins at byte 8."""
+    with open_file(path) as file:
+        start = file.read(9)
+    return start[8:] == b"{" and start[6:8] == b"\0\0"
