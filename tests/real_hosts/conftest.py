@@ -12,17 +12,16 @@ from host_programs import Host, LoraFile, further_files, host, our_files, write_
 
 @pytest.fixture(scope="session")
 def lora_files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, LoraFile]]:
-    """family -> name -> file; ours and what REAL_HOST_LORAS holds."""
+    """family -> name -> file: ours, what REAL_HOST_LORAS holds, and "control" with a module that no model has."""
     folder = tmp_path_factory.mktemp("loras")
-    return lambda family: our_files(folder, family) | further_files(family)
 
+    def files(family: str) -> dict[str, LoraFile]:
+        ours = our_files(folder, family)
+        control = folder / f"{family}-control.safetensors"
+        write_control(control, ours["unet"].path)
+        return ours | further_files(family) | {"control": LoraFile(control, ours["unet"].modules + 1)}
 
-@pytest.fixture
-def control(tmp_path: Path, lora_files: Callable[[str], dict[str, LoraFile]]) -> dict[str, LoraFile]:
-    """An SD1.5 file with one module that no model has."""
-    path = tmp_path / "control.safetensors"
-    write_control(path, lora_files("sd1")["unet"].path)
-    return {"control": LoraFile(path, 193)}
+    return files
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,7 @@ def added(module: Any) -> torch.Tensor:
 def load(path: str, log: Debug) -> dict[str, object]:
     import network
     import networks
+    from modules import hashes
 
     log.lines.clear()
     on_disk = network.NetworkOnDisk(Path(path).stem, path)
@@ -89,6 +90,7 @@ def load(path: str, log: Debug) -> dict[str, object]:
         "version": on_disk.sd_version.name,
         "alias": on_disk.alias,
         "hash": on_disk.hash,
+        "computed_hash": hashes.addnet_hash_safetensors(open(path, "rb")),
     }
 
 

@@ -18,8 +18,7 @@ def request() -> dict[str, Any]:
 
 
 def report(answer: dict[str, Any]) -> None:
-    sys.__stdout__.write(f"\n{RESULT}{json.dumps(answer)}\n")
-    sys.__stdout__.flush()
+    print(f"\n{RESULT}{json.dumps(answer)}", file=sys.__stdout__, flush=True)
 
 
 class LoraTensors:
