@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file
 from world import WORK
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lora_core.families import reference
 from lora_core.keys import TensorKey, checkpoint_tensors

@@ -1,7 +1,7 @@
 """Write the character's pictures and captions into lora_core/assets/demo: 12 to learn from, 4 held out.
 
-    node tools/demo_base/render_character.mjs 16 out/demo_base
-    python tools/demo_base/make_character.py
+node tools/demo_base/render_character.mjs 16 out/demo_base
+python tools/demo_base/make_character.py
 """
 
 from __future__ import annotations

@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from course import course
 from modules import alphas_bar, pad, text_encoder, tokenizer, unet
 from safetensors.torch import load_file, save_file
+from torch import nn
 from train_text_encoder import noise_words
 from world import WORK, attributes, caption
 
 BATCH = 16
 RATE = 8e-4
 DROPOUT = 0.1
+DECAY = 0.999
 
 
 class Captions:
@@ -35,7 +37,7 @@ class Captions:
         return self.encoder(pad(self.clip(texts, truncation=True, max_length=77).input_ids)).last_hidden_state
 
 
-def loss_of(model: torch.nn.Module, x: torch.Tensor, context: torch.Tensor, bar: torch.Tensor) -> torch.Tensor:
+def loss_of(model: nn.Module, x: torch.Tensor, context: torch.Tensor, bar: torch.Tensor) -> torch.Tensor:
     """Min-SNR-5 weighted epsilon error of a batch [b, 4, 16, 16]."""
     t = torch.randint(0, 1000, (len(x),))
     a = bar[t]
@@ -46,54 +48,53 @@ def loss_of(model: torch.nn.Module, x: torch.Tensor, context: torch.Tensor, bar:
     return ((out - noise).square().mean((1, 2, 3)) * snr.clamp(max=5) / snr).mean()
 
 
-def rate(step: int, part: float) -> float:
-    return RATE * min(1, (step + 1) / 200) * (0.01 + 0.99 * (1 + np.cos(np.pi * part)) / 2)
+def save(model: nn.Module) -> None:
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, WORK / "unet.safetensors")
 
 
-def save(model: torch.nn.Module, path: Path) -> None:
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, step: int) -> None:
+    """One step of the exponential moving average."""
+    decay = min(DECAY, (step + 1) / (step + 10))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=85)
-    parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--save-minutes", type=float, default=10)
-    parser.add_argument("--compile", action="store_true")
-    options = parser.parse_args()
-    torch.manual_seed(0)
+def train(model: nn.Module, average: nn.Module, options: argparse.Namespace) -> None:
     latents = load_file(WORK / "latents.safetensors")["latents"].float()
-    model = unet().to(memory_format=torch.channels_last)
-    average = copy.deepcopy(model).requires_grad_(False)
-    old, new = list(average.parameters()), list(model.parameters())
     run = torch.compile(model) if options.compile else model
     captions, bar, rng = Captions(0), alphas_bar(), np.random.default_rng(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
-    began, saved, mean = time.monotonic(), 0.0, 1.0
-    for step in range(options.steps):
-        took = time.monotonic() - began
-        part = max(step / options.steps, took / options.minutes / 60)
-        if part >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, part)
+    saved, mean = time.monotonic(), 1.0
+    for step in course(optimizer, options.steps, options.minutes, warmup=200):
         picked = rng.integers(len(latents), size=BATCH)
         loss = loss_of(run, latents[picked], captions(picked), bar)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        decay = min(0.999, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(old, new, 1 - decay)
+        follow(average, model, step)
         mean += (loss.item() - mean) * max(0.01, 1 / (step + 1))
         if step % 50 == 0:
-            print(f"unet {step} loss {mean:.4f} {took:.0f} s", flush=True)
-        if took - saved > options.save_minutes * 60:
-            saved = took
-            save(average, WORK / "unet.safetensors")
-    save(average, WORK / "unet.safetensors")
-    print("unet done", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} unet {step} loss {mean:.4f}", flush=True)
+        if time.monotonic() - saved > options.save_minutes * 60:
+            saved = time.monotonic()
+            save(average)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument(
+        "--compile", action="store_true", help="needs a C++ compiler; takes minutes to begin"
+    )
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = unet().to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).requires_grad_(False)
+    train(model, average, options)
+    save(average)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import time
 
 import numpy as np
 import torch
+from course import course
+from diffusers import AutoencoderKL
 from modules import SCALE, vae
 from safetensors.torch import save_file
 from vae_start import start
@@ -31,27 +32,16 @@ def batch(cells: np.ndarray, size: int, count: int, g: torch.Generator) -> torch
     rows = torch.randint(len(cells), (count,), generator=g).tolist()
     corners = torch.randint(0, 17 - size, (count, 2), generator=g).tolist()
     crops = np.stack([cells[r, y : y + size, x : x + size] for r, (y, x) in zip(rows, corners)])
-    return enlarge(recolour(to_unit(crops), g))
+    return enlarge(recolour(to_unit(crops), g)).contiguous(memory_format=torch.channels_last)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=7)
-    limit = parser.parse_args().minutes * 60
-    torch.manual_seed(0)
+def polish(model: AutoencoderKL, cells: np.ndarray, minutes: float) -> None:
+    """Crops first, whole pictures in the last part."""
     g = torch.Generator().manual_seed(1)
-    cells, model = portraits(), vae()
-    start(model)
-    model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-4)
-    began = time.monotonic()
-    for step in range(STEPS):
-        part = max(step / STEPS, (time.monotonic() - began) / limit)
-        if part >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 50) * (0.02 + 0.98 * (1 + np.cos(np.pi * part)) / 2)
-        x = batch(cells, 8 if part < 0.7 else 16, 8 if part < 0.7 else 4, g).to(memory_format=torch.channels_last)
+    for step in course(optimizer, STEPS, minutes, warmup=50):
+        whole = step % 3 == 2
+        x = batch(cells, 16 if whole else 8, 4 if whole else 8, g)
         posterior = model.encode(x).latent_dist
         out = model.decode(posterior.sample()).sample
         loss = (out - x).abs().mean() + 1e-6 * posterior.kl().mean()
@@ -60,15 +50,17 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            print(f"vae {step} loss {loss.item():.4f} {time.monotonic() - began:.0f} s", flush=True)
-    torch.set_num_threads(2)
-    finish(model, cells)
+            print(f"vae {step} loss {loss.item():.4f}", flush=True)
+
+
+def encode(model: AutoencoderKL, cells: np.ndarray) -> torch.Tensor:
+    return model.encode(enlarge(to_unit(cells))).latent_dist.mean
 
 
 @torch.no_grad()
-def finish(model: torch.nn.Module, cells: np.ndarray) -> None:
-    """Give each latent channel mean 0 and std 1 (after 0.18215) inside the 1x1 convolutions, encode all portraits, save."""
-    sample = model.encode(enlarge(to_unit(cells[:256]))).latent_dist.mean
+def normalise(model: AutoencoderKL, cells: np.ndarray) -> None:
+    """Give each latent channel mean 0 and std 1 (after 0.18215) inside the two 1x1 convolutions."""
+    sample = encode(model, cells)
     spread, centre = sample.std((0, 2, 3)), sample.mean((0, 2, 3))
     factor = 1 / (SCALE * spread)
     model.post_quant_conv.bias += model.post_quant_conv.weight[:, :, 0, 0] @ centre
@@ -76,12 +68,30 @@ def finish(model: torch.nn.Module, cells: np.ndarray) -> None:
     model.quant_conv.bias[:4] = (model.quant_conv.bias[:4] - centre) * factor  # rows 0-3: mean, 4-7: log variance
     model.quant_conv.bias[4:] += 2 * factor.log()
     model.quant_conv.weight[:4] *= factor[:, None, None, None]
+
+
+@torch.no_grad()
+def save(model: AutoencoderKL, cells: np.ndarray) -> None:
+    """The VAE and the scaled latents of all portraits."""
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, WORK / "vae.safetensors")
-    latents = torch.cat([model.encode(enlarge(to_unit(part))).latent_dist.mean for part in np.array_split(cells, 200)])
-    save_file({"latents": (latents * SCALE).half().contiguous()}, WORK / "latents.safetensors")
+    latents = torch.cat([encode(model, part) for part in np.array_split(cells, 200)]) * SCALE
+    save_file({"latents": latents.half().contiguous()}, WORK / "latents.safetensors")
     x = enlarge(to_unit(cells[:64]))
-    error = (model.decode(model.encode(x).latent_dist.mean).sample - x).abs().mean()
-    print(f"vae done: mean absolute error {error.item() / 2:.4f}, latent std {(latents * SCALE).std().item():.3f}")
+    error = (model.decode(encode(model, cells[:64])).sample - x).abs().mean().item() / 2
+    print(f"vae: mean absolute error {error:.4f} of the full range, latent std {latents.std().item():.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=3)
+    minutes = parser.parse_args().minutes
+    torch.manual_seed(0)
+    cells, model = portraits(), vae()
+    start(model)
+    model.to(memory_format=torch.channels_last)
+    polish(model, cells, minutes)
+    normalise(model, cells[:256])
+    save(model, cells)
 
 
 if __name__ == "__main__":

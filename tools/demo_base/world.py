@@ -50,10 +50,10 @@ def to_unit(cells: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(cells).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def caption(row: dict[str, str], rng: np.random.Generator, noise_words: list[str] | None = None) -> tuple[str, dict[str, str]]:
+def caption(row: dict[str, str], rng: np.random.Generator, noise_words: list[str]) -> tuple[str, dict[str, str]]:
     """A caption of shuffled tags, and what it says of each attribute (UNSAID where it says nothing).
 
-    With `noise_words`, some captions hold a few words that mean nothing, so that unknown words are harmless.
+    Some captions hold a few `noise_words` that mean nothing, so that unknown words are harmless.
     """
     said: dict[str, str] = {}
     tags = ["solo"] if rng.random() < 0.8 else []
@@ -64,7 +64,7 @@ def caption(row: dict[str, str], rng: np.random.Generator, noise_words: list[str
         said[name] = row[name] if told else UNSAID
         if told:
             tags.append(words[row[name]])
-    if noise_words and rng.random() < 0.35:
+    if rng.random() < 0.35:
         tags += [" ".join(rng.choice(noise_words, rng.integers(1, 4))) for _ in range(rng.integers(1, 3))]
     rng.shuffle(tags)
     return ", ".join(tags), said
