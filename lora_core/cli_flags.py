@@ -16,7 +16,10 @@ def add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
     for s in describe(cls):
         if s.group not in groups:
             groups[s.group] = parser.add_argument_group(group_title(cls, s.group))
-        groups[s.group].add_argument(flag(s.name), **flag_options(s))
+        options = flag_options(s)
+        groups[s.group].add_argument(flag(s.name), **options)
+        if options.get("action") == "store_true":
+            groups[s.group].add_argument(negation(s.name), dest=s.name, action="store_false", default=argparse.SUPPRESS)
 
 
 def group_title(cls: type, group: str) -> str:
@@ -31,13 +34,18 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def negation(name: str) -> str:
+    """--no-shuffle for shuffle, --upscale for no_upscale."""
+    return flag(name.removeprefix("no_") if name.startswith("no_") else f"no_{name}")
+
+
 def flag_options(s: Setting) -> dict[str, Any]:
     """The arguments of argparse's add_argument for a setting."""
     d = s.declaration
     options: dict[str, Any] = {"dest": s.name, "default": argparse.SUPPRESS, "help": help_text(s)}
     kind, optional = plain_type(s.type)
     if kind is bool:
-        return {**options, "action": argparse.BooleanOptionalAction}
+        return {**options, "action": "store_true"}
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         return {**options, "action": "extend", "nargs": "*", "type": converter(inner, False), "metavar": words(inner)}
