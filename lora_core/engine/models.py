@@ -20,7 +20,7 @@ from lora_core.engine.configs import text_config, unet_config, vae_config
 from lora_core.errors import EngineMissing, KeyMismatch
 from lora_core.keys import TensorKey, checkpoint_tensors, vae_tensors
 from lora_core.shapes import TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE, Architecture, TextEncoderShape
-from lora_core.tensors import TensorSource, open_tensors
+from lora_core.tensors import open_tensors, read_key
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -138,22 +138,12 @@ def _filled(
                 raise KeyMismatch(
                     f"{Path(path).name}: the tensor {key.source} fits no place in the model ({key.name})."
                 )
-            _assign(module, key, read_tensor(source, key, dtype).to(device))
+            _assign(module, key, read_key(source, key, dtype).to(device))
     _fill_buffers(module, device)
     if waiting:
         names = ", ".join(list(waiting)[:3])
         raise KeyMismatch(f"{Path(path).name} lacks {len(waiting)} tensors of the model, e.g. {names}.")
     return module.eval().requires_grad_(False)
-
-
-def read_tensor(source: TensorSource, key: TensorKey, dtype: torch.dtype) -> torch.Tensor:
-    """One tensor of a checkpoint in the module's shape, in memory of its own."""
-    tensor = source.read(key.source, dtype, rows=key.slice_rows)
-    if key.transform == "transpose":
-        tensor = tensor.t().contiguous()
-    elif key.transform == "squeeze" and tensor.dim() == 4:
-        tensor = tensor.flatten(1)
-    return tensor
 
 
 def _assign(module: nn.Module, key: TensorKey, tensor: torch.Tensor) -> None:
