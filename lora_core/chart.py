@@ -110,7 +110,7 @@ def _range(noisy: Sequence[Point], smooth: Sequence[Point]) -> tuple[float, floa
     cut = len(ordered) // 50
     shown = ordered[cut : len(ordered) - cut] + [value for _, value in smooth]
     low, high = min(shown), max(shown)
-    pad = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    pad = (high - low) * 0.1 or abs(high) * 0.1 or 1.0
     return (max(0.0, low - pad) if low >= 0 else low - pad), high + pad
 
 
@@ -163,15 +163,20 @@ def _line(canvas: Image.Image, panel: Panel, points: Sequence[Point], color: Col
 
 
 def _dots(canvas: Image.Image, panel: Panel, points: Sequence[Point], color: Color) -> None:
+    """A dot at each point; the first and the last one tell their value."""
     draw = ImageDraw.Draw(canvas)
-    for index, point in enumerate(points):
-        x, y = panel.at(*point)
-        r = 4 * SHARP
+    places = [panel.at(*point) for point in points]
+    r = 4 * SHARP
+    for x, y in places:
         draw.ellipse((x - r, y - r, x + r, y + r), color, PAPER, SHARP)
-        if index in (0, len(points) - 1):
-            side = "left" if index == 0 and len(points) > 1 else "right"
-            shift = (-6 if side == "right" else 2) * SHARP
-            write(canvas, (round(x) + shift, round(y) - 22 * SHARP), f"{point[1]:#.3g}", 12 * SHARP, INK, side)
+    labels = [f"{value:#.3g}" for _, value in points]
+    x, y = places[-1]
+    falling = len(places) > 1 and places[-2][1] < y
+    write(
+        canvas, (round(x) - 6 * SHARP, round(y) + (6 if falling else -22) * SHARP), labels[-1], 12 * SHARP, INK, "right"
+    )
+    if len(places) > 1:
+        write(canvas, (round(places[0][0]) + 2 * SHARP, round(places[0][1]) - 22 * SHARP), labels[0], 12 * SHARP)
 
 
 def _saves(canvas: Image.Image, panel: Panel, saves: Sequence[int]) -> None:
