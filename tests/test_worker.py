@@ -11,9 +11,11 @@ import pytest
 from toy_runner import ToyJob
 
 from lora_core import errors
-from lora_core.events import Finished, Preview, Progress, Saved, Stage
+from lora_core.events import Finished, Loss, Note, Preview, Progress, Saved, Stage
+from lora_core.jobs import TrainJob
 from lora_core.remote import ROOT, Child, Worker, cause, spawn
 from lora_core.run import run
+from lora_core.settings import replace_by_name
 
 HERE = str(Path(__file__).parent)
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX processes")
@@ -317,3 +319,23 @@ def test_two_workers_at_once_do_not_mix():
     for t in threads:
         t.join(60)
     assert results == {"a": ("a",), "b": ("b",)}
+
+
+def test_a_training_gives_the_same_events_and_losses_in_a_child(tmp_path):
+    tiny = pytest.importorskip("tiny", reason="needs the engine")
+    image = pytest.importorskip("PIL.Image")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for n in range(2):
+        image.new("RGB", (64, 64), (40 * n, 80, 120)).save(pictures / f"{n}.png")
+    values = {
+        **{"base": str(tiny.checkpoint()), "name": "tiny", "folder": str(pictures), "width": 64, "height": 64},
+        **{"buckets": False, "steps": 2, "rank": 2, "dtype": "fp32", "device": "cpu", "threads": 1, "min_bucket": 64},
+    }
+    jobs = [replace_by_name(TrainJob(), {**values, "output_dir": str(tmp_path / place)}) for place in ("here", "there")]
+    here, there = list(run(jobs[0])), list(spawn(jobs[1]))
+    kinds = [[type(e) for e in events if not isinstance(e, (Progress, Note))] for events in (here, there)]
+    assert kinds[0] == kinds[1]
+    losses = [[(e.step, e.loss, e.average) for e in events if isinstance(e, Loss)] for events in (here, there)]
+    assert len(losses[0]) == 2 and losses[0] == losses[1]
+    assert [Path(path).is_file() for events in (here, there) for path in events[-1].outputs[:1]] == [True, True]
