@@ -68,11 +68,11 @@ def split_keys(keys: Iterable[str], file: str) -> list[Named]:
 
 
 def _unknown(rest: list[str], file: str) -> str:
-    for mark, kind in OTHER_KINDS.items():
-        if any(mark in key for key in rest):
-            return f"{file} is a {kind} network; only LoRA and LoCon can be read. Example: {rest[0]}."
     if any(key.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")) for key in rest):
         return f"{file} is a base model, not a LoRA."
+    for mark, kind in OTHER_KINDS.items():
+        if any(f"{mark}." in f"{key}." for key in rest):
+            return f"{file} is a {kind} network; only LoRA and LoCon can be read. Example: {rest[0]}."
     return f"{file} holds {len(rest)} tensors that belong to no LoRA, e.g. {', '.join(sorted(rest)[:3])}."
 
 

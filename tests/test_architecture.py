@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
@@ -48,6 +49,7 @@ def meta_modules(arch: Architecture) -> dict[str, torch.nn.Module]:
         return tiny.modules(arch)
 
 
+@functools.cache
 def ldm_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in tiny.file_tensors(arch, meta_modules(arch)).items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ DATA = Path(__file__).parent / "data"
 COUNTS = {"sd1": (192, 264, 350), "sdxl": (722, 986, 1052)}
 LISTS = {"sd1": "kohya_sd15_locon.txt", "sdxl": "kohya_sdxl_locon.txt"}
 KINDS = ("sd15", "sd15-inpaint", "sd2", "sdxl", "refiner")
+
+
+@functools.cache
+def made_for(kind: str) -> tuple[dict[str, torch.nn.Module], dict[str, torch.Tensor]]:
+    """The tiny modules and their tensors under the checkpoint's names; read only."""
+    arch = tiny.architecture(kind)
+    made = tiny.modules(arch)
+    return made, tiny.file_tensors(arch, made)
 
 
 def golden(family: str) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], bool]]:
@@ -63,7 +72,7 @@ def test_tiny_models_have_the_same_modules_as_the_released():
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_of_the_modules_exactly_once(kind):
     arch = tiny.architecture(kind)
-    for component, module in tiny.modules(arch).items():
+    for component, module in made_for(kind)[0].items():
         keys = checkpoint_tensors(arch, component)
         state = module.state_dict()
         assert len(keys) == len({k.name for k in keys}) == len(state)
@@ -73,9 +82,7 @@ def test_every_tensor_of_the_modules_exactly_once(kind):
 
 @pytest.mark.parametrize("kind", ("sd15", "sd2", "sdxl"))
 def test_diffusers_converter_agrees_on_unet_and_vae(kind):
-    arch = tiny.architecture(kind)
-    made = tiny.modules(arch)
-    tensors = tiny.file_tensors(arch, made)
+    made, tensors = made_for(kind)
     converters = {
         "unet": single_file_utils.convert_ldm_unet_checkpoint,
         "vae": single_file_utils.convert_ldm_vae_checkpoint,
@@ -87,9 +94,7 @@ def test_diffusers_converter_agrees_on_unet_and_vae(kind):
 
 @pytest.mark.parametrize(("kind", "component"), [("sd15", "text_encoder"), ("sdxl", "text_encoder")])
 def test_diffusers_converter_agrees_on_clip(kind, component):
-    arch = tiny.architecture(kind)
-    made = tiny.modules(arch)
-    tensors = tiny.file_tensors(arch, made)
+    made, tensors = made_for(kind)
     same(single_file_utils.convert_ldm_clip_checkpoint(dict(tensors)), made[component].state_dict())
 
 
@@ -97,8 +102,7 @@ def test_diffusers_converter_agrees_on_clip(kind, component):
 def test_diffusers_converter_agrees_on_openclip(kind, component):
     """Fused q/k/v rows and the transposed projection; SD2's last block is not used."""
     arch = tiny.architecture(kind)
-    made = tiny.modules(arch)
-    tensors = tiny.file_tensors(arch, made)
+    made, tensors = made_for(kind)
     prefix = arch.prefix(component)
     found = single_file_utils.convert_open_clip_checkpoint(made[component], dict(tensors), prefix=prefix)
     wanted = made[component].state_dict()
@@ -116,7 +120,7 @@ def test_file_and_folder_give_back_the_modules_weights(kind):
     for path in (tiny.checkpoint(kind), tiny.folder(kind)):
         arch = architecture_of(path)
         with open_tensors(path) as source:
-            for component, module in tiny.modules(tiny.architecture(kind)).items():
+            for component, module in made_for(kind)[0].items():
                 keys = checkpoint_tensors(arch, component)
                 same({k.name: read_key(source, k) for k in keys}, module.state_dict())
 

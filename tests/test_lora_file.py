@@ -202,6 +202,7 @@ def test_one_by_one_factors_in_two_or_four_dimensions(tmp_path):
 BROKEN = {
     "DoRA": (kohya() | {f"{ATTENTION}.dora_scale": torch.ones(96, 1)}, "DoRA"),
     "LoHa": ({f"{ATTENTION}.hada_w1_a": torch.ones(2, 2)}, "LoHa"),
+    "full difference": ({f"{ATTENTION}.diff": torch.ones(2, 2)}, "full difference"),
     "LoKr": ({f"{ATTENTION}.lokr_w1": torch.ones(2, 2)}, "LoKr"),
     "base model": ({"model.diffusion_model.out.0.weight": torch.ones(2)}, "base model"),
     "stranger": (kohya() | {"bundle_emb.x.vec": torch.ones(2)}, "bundle_emb.x.vec"),
