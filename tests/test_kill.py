@@ -55,7 +55,7 @@ def test_killed_twice_and_resumed_gives_equal_bytes(tmp_path, pictures):
         while state_step(parts) < target and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
         assert 0 < state_step(parts) < 40, "the training ended before it could be killed"
         assert not list(parts.glob("*.safetensors")), "a killed training must not leave a half-written LoRA"
     subprocess.run(command(pictures, parts), cwd=ROOT, check=True, capture_output=True)

@@ -1,7 +1,9 @@
 """The recipe end to end on tiny models of the true topology."""
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -10,13 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lora_core.commands import Commands
+from lora_core.engine.setup import prepare
+from lora_core.engine.train import batch_loss, batches_of, one_step
+from lora_core.errors import DiskFull, LoomError
 from lora_core.events import Finished, Loss, Note, Preview, Saved
 from lora_core.jobs import TrainJob
 from lora_core.run import run
 from lora_core.settings import replace_by_name
 from lora_core.tensors import data_hash, read_header
 
-MODULES = {"sd15": (192, 264), "sd2": (256, 256 + 138), "sdxl": (722, 986)}
+MODULES = {"sd15": (192, 264), "sdxl": (722, 986)}
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +36,19 @@ def pictures(tmp_path_factory) -> Path:
 def job_for(folder: Path, pictures: Path, kind: str = "sd15", **values) -> TrainJob:
     job = TrainJob(base=str(tiny.checkpoint(kind)), name="tiny", output_dir=str(folder))
     small = {
-        "folder": str(pictures), "width": 64, "height": 64, "bucket_step": 32, "min_bucket": 64, "rank": 4, "alpha": 4.0,
-        "learning_rate": 1e-3, "steps": 6, "dtype": "fp32", "save_precision": "fp32", "trigger": "armin",
+        "folder": str(pictures), "width": 64, "height": 64, "bucket_step": 32, "min_bucket": 64, "rank": 4,
+        "alpha": 4.0, "learning_rate": 1e-3, "steps": 6, "dtype": "fp32", "save_precision": "fp32", "trigger": "armin",
     }  # fmt: skip
     return replace_by_name(job, small | values)
+
+
+def drained(generator):
+    """What a generator returns, its events thrown away."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def losses(events: list) -> list[float]:
@@ -82,13 +96,19 @@ def test_the_same_job_gives_the_same_bytes_and_another_seed_others(tmp_path, pic
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_accumulation_is_the_mean_of_its_batches(tmp_path, pictures):
-    """Two accumulated batches of 1 have the gradient of their mean loss: the first loss is the mean of both."""
-    one = job_for(
-        tmp_path / "1", pictures, steps=2, shuffle=False, buckets=False, optimizer="sgd", learning_rate=0.0001
-    )
-    two = job_for(tmp_path / "2", pictures, steps=1, shuffle=False, buckets=False, accumulation=2)
-    assert len(losses(list(run(one)))) == 2 and len(losses(list(run(two)))) == 1
+def test_accumulation_has_the_gradient_of_the_mean_loss(tmp_path, pictures):
+    job = job_for(tmp_path, pictures, accumulation=2, max_grad_norm=0.0)
+    prepared = drained(prepare(job))[0]
+    loss, _ = one_step(prepared, 0)
+    accumulated = [p.grad.clone() for p in prepared.parameters if p.grad is not None]
+    prepared.optimizer.zero_grad()
+    epoch, batches = batches_of(prepared, 0)
+    each = [batch_loss(prepared, batch, epoch, 0, micro) for micro, batch in enumerate(batches)]
+    mean = torch.stack(each).mean()
+    expected = torch.autograd.grad(mean, prepared.parameters, allow_unused=True)
+    assert len(batches) == 2 and loss == pytest.approx(float(mean.detach()), rel=1e-6)
+    for a, b in zip(accumulated, (g for g in expected if g is not None), strict=True):
+        assert torch.allclose(a, b, atol=1e-7)
 
 
 def test_stop_keeps_the_lora_and_a_state_from_which_it_goes_on_bit_for_bit(tmp_path, pictures):
@@ -189,3 +209,31 @@ def test_a_crash_in_the_middle_keeps_what_was_trained(tmp_path, pictures, monkey
     kept = [e for e in events if isinstance(e, Saved) and e.kind == "lora"]
     assert Path(kept[-1].path).name == "tiny-000004.safetensors" and Path(kept[-1].path).exists()
     assert (tmp_path / "tiny.loom" / "state.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions work otherwise on Windows")
+def test_wrong_places_are_said_before_any_work(tmp_path, pictures):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    for job, words in (
+        (job_for(blocked / "below", pictures), "cannot be written to"),
+        (replace_by_name(job_for(tmp_path, pictures), {"base": str(blocked)}), "file"),
+        (
+            replace_by_name(job_for(tmp_path, pictures), {"base": str(tmp_path / "none.safetensors")}),
+            "none.safetensors",
+        ),
+        (replace_by_name(job_for(tmp_path, pictures), {"folder": str(tmp_path / "nowhere")}), "nowhere"),
+        (job_for(tmp_path, pictures, "sd15-inpaint"), "inpainting model"),
+        (job_for(tmp_path, pictures, "refiner"), "refiner"),
+    ):
+        with pytest.raises(LoomError, match=words):
+            list(run(job))
+    assert not list(tmp_path.glob("**/*.safetensors"))
+
+
+def test_a_full_disk_is_said_before_the_first_step(tmp_path, pictures, monkeypatch):
+    from lora_core.engine import folders_check
+
+    monkeypatch.setattr(folders_check.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DiskFull, match="MB left"):
+        list(run(job_for(tmp_path, pictures)))

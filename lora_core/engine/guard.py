@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,17 +22,15 @@ SNAPSHOT_EVERY = 20
 
 
 class Guard:
-    """Applies good steps and remembers the last good state in memory."""
+    """Applies good steps and remembers the last good factors (the optimizer's buffers are twice as large)."""
 
-    def __init__(self, network: Network, optimizer: torch.optim.Optimizer) -> None:
-        self.network, self.optimizer = network, optimizer
-        self.factors: dict[str, torch.Tensor] = {}
-        self.buffers: dict[str, Any] = {}
-        self.remember()
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.factors = {k: t.detach().clone() for k, t in network.tensors().items()}
 
     def remember(self) -> None:
-        self.factors = {k: t.detach().clone() for k, t in self.network.tensors().items()}
-        self.buffers = copy.deepcopy(self.optimizer.state_dict())
+        for name, tensor in self.network.tensors().items():
+            self.factors[name].copy_(tensor)
 
     def judge(self, run: Run, course: Course, loss: float, norm: float) -> Iterator[Event]:
         """Move the parameters when `loss` and `norm` are finite, else skip; the schedule goes on either way.
@@ -65,7 +62,7 @@ class Guard:
         with torch.no_grad():
             for name, tensor in self.network.tensors().items():
                 tensor.copy_(self.factors[name])
-        self.optimizer.load_state_dict(copy.deepcopy(self.buffers))
+        run.optimizer.state.clear()
         if course.rollbacks > MOST_ROLLBACKS:
             raise NotFinite(
                 f"The loss is still not finite after {MOST_ROLLBACKS} returns to the last good state, each with half "

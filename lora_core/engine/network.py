@@ -77,7 +77,7 @@ def attach(components: Mapping[str, nn.Module], sizes: Mapping[str, Size], dropo
 
 
 def _inject(module: nn.Module, sizes: Mapping[str, Size], dropout: float) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, inject_adapter_in_model  # pyright: ignore[reportPrivateImportUsage]
 
     missing = sizes.keys() - {name for name, _ in module.named_modules()}
     if missing:

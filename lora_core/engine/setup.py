@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lora_core.engine.course import Course
 from lora_core.engine.dataset import open_dataset
 from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
 from lora_core.engine.epochs import Batch, Dataset, steps_per_epoch
+from lora_core.engine.folders_check import require_room, require_writable
 from lora_core.engine.optimizers import build_optimizer, build_schedule
 from lora_core.engine.prompt import time_ids
 from lora_core.engine.randomness import mix
@@ -34,6 +36,8 @@ from lora_core.jobs.train import TrainJob
 from lora_core.keys import checkpoint_tensors, lora_targets
 from lora_core.lora_file import read_lora
 from lora_core.tensors import open_tensors
+
+HASHED = 16384  # numbers of each tensor that go into a component's hash
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     """Load and attach everything; large parts one after the other, so that they are not in memory together."""
     device = pick_device(job.memory.device)
     dtype = checked_dtype(job, device)
+    require_writable((Path(job.output_dir), work_folder(job), cache_folder(job)))
     if job.memory.threads:
         torch.set_num_threads(job.memory.threads)
     yield Stage("Reading the base and the pictures")
@@ -95,8 +100,10 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     yield Stage("Loading the text encoder")
     encode, encoders = text_side(job, architecture, dataset, sizes, device, dtype)
     yield Stage("Loading the UNet")
-    unet = models.load_unet(job.base, dtype, device).to(memory_format=torch.channels_last)
+    unet: Any = models.load_unet(job.base, dtype, device)
+    unet.to(memory_format=torch.channels_last)
     net = attached(job, unet, encoders, sizes)
+    require_room(work_folder(job), net.tensors().values())
     optimizer, sentence = build_optimizer(job.optimization, parameter_groups(job, architecture, net))
     if sentence:
         yield Note(sentence, "warning")
@@ -157,14 +164,15 @@ def cached_latents(
 
 
 def component_hash(path: str, architecture: Architecture, component: str, alone: bool = False) -> str:
-    """A hash over up to 64 KiB of each tensor of one component (of all tensors when the file is the component)."""
+    """A hash over the first rows of each tensor of one component (of all tensors when the file is the component)."""
     digest = hashlib.sha256()
     with open_tensors(path) as file:
-        known = file.header.tensors
-        names = list(known) if alone else [t.source for t in checkpoint_tensors(architecture, component)]
-        for name in sorted(set(names) & known.keys()):
-            digest.update(f"{name}{known[name].dtype}{known[name].shape}".encode())
-            digest.update(file.read(name).flatten()[:16384].float().numpy().tobytes())
+        sources = {t.source for t in checkpoint_tensors(architecture, component)}
+        for name in sorted(file.shapes if alone else sources & file.shapes.keys()):
+            shape = file.shapes[name]
+            rows = None if not shape else (0, min(shape[0], max(1, HASHED // max(1, math.prod(shape[1:])))))
+            digest.update(f"{name}{file.dtype(name)}{shape}".encode())
+            digest.update(file.read(name, torch.float32, rows).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -48,7 +48,7 @@ def train(job: TrainJob, commands: Commands | None = None) -> Iterator[Event]:
 def steps(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
     """The loop over optimizer steps."""
     yield Stage("Training")
-    guard = Guard(run.network, run.optimizer)
+    guard = Guard(run.network)
     if course.step == 0:
         yield from after_step(run, course, commands, loss=None)
     while course.step < run.total_steps and not commands.stop:

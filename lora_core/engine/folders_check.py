@@ -1,0 +1,35 @@
+"""Before hours of work: can the results be written at all?"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from lora_core.errors import DiskFull, FileError
+
+
+def require_writable(folders: Iterable[Path]) -> None:
+    """Make the folders and write a byte into each. Raises FileError."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"0")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FileError(f"The folder {folder} cannot be written to ({reason}). Choose another one.") from error
+
+
+def require_room(folder: Path, parameters: Iterable[torch.Tensor]) -> None:
+    """Room for one LoRA and one state (factors and two optimizer buffers in fp32). Raises DiskFull."""
+    needed = sum(p.numel() for p in parameters) * 4 * 4
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFull(
+            f"The disk of {folder} has {free / 1e6:.0f} MB left; this training needs {needed / 1e6:.0f} MB for the LoRA "
+            "and the state from which it could be resumed. Free some space or choose another folder."
+        )
