@@ -25,10 +25,10 @@ BROKEN = (
     "bad crc",
     "incompleteread",
     "incomplete-download",
-    "connection broken",
-    "connection aborted",
 )
 OFFLINE = (
+    "connection broken",
+    "connection aborted",
     "getaddrinfo failed",
     "name resolution",
     "name or service not known",
