@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from lora_core.commands import Commands
 from lora_core.engine.apply import apply_loras
 from lora_core.engine.device import pick_device, pick_dtype
@@ -57,6 +59,8 @@ def prepared_models(job: GenerateJob, named: tuple[NamedLora, ...]) -> Models:
     """The base with the job's LoRAs merged in."""
     device = pick_device(job.device)
     dtype = pick_dtype(job.dtype, device)
+    if dtype == torch.float16 and device.type == "cpu":
+        raise ConfigError("fp16 does not compute on the CPU: set dtype to fp32 or bf16.")
     models = load_models(job.base, dtype, device, job.vae)
     if not models.text_encoders:
         raise ConfigError(f"{Path(job.base).name} holds no text encoder: choose a complete checkpoint.")

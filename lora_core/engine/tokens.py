@@ -26,8 +26,9 @@ def tokenizer() -> Any:
     except ImportError as error:
         raise EngineMissing(f"The package tokenizers cannot be imported: {error}.") from error
     files = str(VOCABULARY / "vocab.json"), str(VOCABULARY / "merges.txt")
-    model = BPE.from_file(*files, unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>")
-    made = Tokenizer(model)
+    bpe: Any = BPE  # the stubs of tokenizers lack half of its interface
+    model = bpe.from_file(*files, unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>")
+    made: Any = Tokenizer(model)
     made.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lora_core.jobs.train import name_problems
 from lora_core.settings import problems, setting
 
 SAMPLERS = ("ddim", "euler")
@@ -51,7 +52,7 @@ class GenerateJob:
             found.append("No base model is named: set base to a checkpoint file or a diffusers folder.")
         if not self.output_dir:
             found.append("No output folder is named: set output_dir.")
-        return found
+        return found + name_problems(self.name)
 
 
 @dataclass(frozen=True)
