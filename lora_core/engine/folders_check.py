@@ -30,6 +30,6 @@ def require_room(folder: Path, parameters: Iterable[torch.Tensor]) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFull(
-            f"The disk of {folder} has {free / 1e6:.0f} MB left; this training needs {needed / 1e6:.0f} MB for the LoRA "
-            "and the state from which it could be resumed. Free some space or choose another folder."
+            f"The disk of {folder} has {free / 1e6:.0f} MB left; the training needs {needed / 1e6:.0f} MB for the LoRA "
+            "and a state to resume from. Free some space or choose another folder."
         )

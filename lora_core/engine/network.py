@@ -67,41 +67,40 @@ def attach(components: Mapping[str, nn.Module], sizes: Mapping[str, Size], dropo
     The start values are drawn on the CPU from `seed`, one module after the other in the order of `sizes`.
     Raises KeyMismatch when a named module is not in the model.
     """
-    for component, module in components.items():
-        inner = {n.split(".", 1)[1]: s for n, s in sizes.items() if n.split(".", 1)[0] == component}
-        if inner:
-            _inject(module, inner, dropout)
     draw = generator(seed, "lora")
-    branches = {name: _branch(components, name, size, draw) for name, size in sizes.items()}
-    return Network(branches)
+    return Network({name: _branch(components, name, size, dropout, draw) for name, size in sizes.items()})
 
 
-def _inject(module: nn.Module, sizes: Mapping[str, Size], dropout: float) -> None:
-    from peft import LoraConfig, inject_adapter_in_model  # pyright: ignore[reportPrivateImportUsage]
-
-    missing = sizes.keys() - {name for name, _ in module.named_modules()}
-    if missing:
-        raise KeyMismatch(f"The model has no module {sorted(missing)[0]} (and {len(missing) - 1} more) to train.")
-    config = LoraConfig(
-        target_modules=list(sizes),
-        rank_pattern={n: s.rank for n, s in sizes.items()},
-        alpha_pattern={n: s.alpha for n, s in sizes.items()},
-        lora_dropout=dropout,
-        init_lora_weights=False,
-    )
-    # PEFT looks patterns up by regular expression first; anchored exact names are found by its dict fallback.
-    inject_adapter_in_model(config, module, adapter_name=ADAPTER)
-
-
-def _branch(components: Mapping[str, nn.Module], name: str, size: Size, draw: torch.Generator) -> Branch:
+def _branch(
+    components: Mapping[str, nn.Module], name: str, size: Size, dropout: float, draw: torch.Generator
+) -> Branch:
     component, path = name.split(".", 1)
-    layer: Any = components[component].get_submodule(path)
+    layer = _wrapped(components[component], path, size, dropout)
     down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     bound = 1 / math.sqrt(down.weight[0].numel())
     start = (torch.rand(down.weight.shape, generator=draw) * 2 - 1) * bound
     down.weight = nn.Parameter(start.to(down.weight.device))
     up.weight = nn.Parameter(torch.zeros(up.weight.shape, device=up.weight.device))
     return Branch(down.weight, up.weight, size)
+
+
+def _wrapped(model: nn.Module, path: str, size: Size, dropout: float) -> Any:
+    """PEFT's LoRA layer in the place of the module at `path`.
+
+    Layer by layer, because PEFT's own injection looks every module up in regular expressions: a minute for SDXL.
+    """
+    from peft.tuners.lora.layer import Conv2d, Linear
+
+    parent_path, _, child = path.rpartition(".")
+    try:
+        base = model.get_submodule(path)
+    except AttributeError as error:
+        raise KeyMismatch(f"The model has no module {path} to train.") from error
+    kind = Linear if isinstance(base, nn.Linear) else Conv2d
+    with torch.random.fork_rng(devices=[]):
+        layer = kind(base, ADAPTER, r=size.rank, lora_alpha=size.alpha, lora_dropout=dropout, init_lora_weights=False)  # pyright: ignore[reportArgumentType]
+    setattr(model.get_submodule(parent_path), child, layer)
+    return layer
 
 
 def to_lora(network: Network, family: str) -> Lora:

@@ -281,7 +281,7 @@ def restored(run: Run) -> Iterator[Event] | Generator[Event, None, Course]:
         for name, tensor in run.network.tensors().items():
             tensor.copy_(state.tensors[f"lora.{name}"])
     run.optimizer.load_state_dict(resume.join_optimizer(state.tensors, state.optimizer))
-    run.schedule.load_state_dict(state.schedule)
+    run.schedule.load_state_dict(state.schedule | {"lr_lambdas": [None] * len(run.optimizer.param_groups)})
     if run.scaler and "scaler" in state.run:
         run.scaler.load_state_dict(state.run["scaler"])
     yield Note(f"Resuming from step {state.step} of {run.total_steps}.")
