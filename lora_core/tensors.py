@@ -40,6 +40,7 @@ COMPONENTS = {
     "text_encoder_2": "model",
     "vae": "diffusion_pytorch_model",
 }
+BLOCK = 1 << 20  # numbers converted at a time
 OLD_ATTENTION = ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0."))
 
 
@@ -97,9 +98,23 @@ class TensorFile(TensorSource):
             for n in shape[1:]:
                 row *= n
             shape, begin = (rows[1] - rows[0], *shape[1:]), begin + rows[0] * row
-        tensor = torch.empty(shape, dtype=torch_dtype(info.dtype, self.path))
-        self._fill(tensor_bytes(tensor), self.header.data_start + begin, name)
-        return tensor if dtype is None else tensor.to(dtype)
+        stored, place = torch_dtype(info.dtype, self.path), self.header.data_start + begin
+        if dtype not in (None, stored):
+            return self._converted(torch.empty(shape, dtype=dtype), stored, place, name)
+        tensor = torch.empty(shape, dtype=stored)
+        self._fill(tensor_bytes(tensor), place, name)
+        return tensor
+
+    def _converted(self, result: torch.Tensor, stored: torch.dtype, place: int, name: str) -> torch.Tensor:
+        """Fill `result` block by block, so that no second tensor of its size is ever in memory."""
+        block = torch.empty(min(BLOCK, result.numel()), dtype=stored)
+        for part in result.view(-1).split(BLOCK):
+            source = block[: len(part)]
+            self._fill(tensor_bytes(source), place, name)
+            place += source.numel() * source.element_size()
+            # half to bfloat16 is vectorised by way of float32 only, where it is exact
+            part.copy_(source.float() if stored == torch.float16 else source)
+        return result
 
     def _fill(self, view: memoryview, place: int, name: str) -> None:
         self._file.seek(place)

@@ -21,21 +21,22 @@ PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 def tokenizer() -> Any:
     """The tokenizer without special tokens; the same ids as transformers' CLIPTokenizerFast."""
     try:
-        from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
-        from tokenizers.models import BPE
+        import tokenizers
     except ImportError as error:
         raise EngineMissing(f"The package tokenizers cannot be imported: {error}.") from error
     files = str(VOCABULARY / "vocab.json"), str(VOCABULARY / "merges.txt")
-    bpe: Any = BPE  # the stubs of tokenizers lack half of its interface
-    model = bpe.from_file(*files, unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>")
-    made: Any = Tokenizer(model)
-    made.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    t: Any = tokenizers  # its stubs lack half of its interface
+    model = t.models.BPE.from_file(
+        *files, unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>"
     )
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    made = t.Tokenizer(model)
+    made.normalizer = t.normalizers.Sequence(
+        [t.normalizers.NFC(), t.normalizers.Replace(t.Regex(r"\s+"), " "), t.normalizers.Lowercase()]
+    )
+    made.pre_tokenizer = t.pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            t.pre_tokenizers.Split(t.Regex(PATTERN), behavior="removed", invert=True),
+            t.pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
     return made
