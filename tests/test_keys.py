@@ -129,11 +129,10 @@ def test_file_and_folder_give_back_the_modules_weights(kind):
 def test_every_spelling_leads_to_one_module(family):
     arch = reference(family)
     keys = lora_targets(arch, conv=True)
-    names = kohya_names(arch)
+    names, dotted = kohya_names(arch), dotted_names(arch)
     assert {k.canonical for k in names.values()} == {k.canonical for k in keys}
     for key in keys:
-        assert names[key.kohya] is not None and names[key.kohya].canonical == key.canonical
-        assert dotted_names(arch)[key.canonical].canonical == key.canonical
+        assert names[key.kohya] == dotted[key.canonical] == key
 
 
 def test_sdxl_in_diffusers_names_is_read_too():
