@@ -86,9 +86,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--save-minutes", type=float, default=5)
-    parser.add_argument(
-        "--compile", action="store_true", help="needs a C++ compiler; takes minutes to begin"
-    )
+    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; takes minutes to begin")
     options = parser.parse_args()
     torch.manual_seed(0)
     model = unet().to(memory_format=torch.channels_last)

@@ -74,7 +74,7 @@ def normalise(model: AutoencoderKL, cells: np.ndarray) -> None:
 def save(model: AutoencoderKL, cells: np.ndarray) -> None:
     """The VAE and the scaled latents of all portraits."""
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, WORK / "vae.safetensors")
-    latents = torch.cat([encode(model, part) for part in np.array_split(cells, 200)]) * SCALE
+    latents = torch.cat([encode(model, cells[i : i + 64]) for i in range(0, len(cells), 64)]) * SCALE
     save_file({"latents": latents.half().contiguous()}, WORK / "latents.safetensors")
     x = enlarge(to_unit(cells[:64]))
     error = (model.decode(encode(model, cells[:64])).sample - x).abs().mean().item() / 2
