@@ -15,15 +15,16 @@ from lora_core.errors import KeyMismatch
 from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 
+RANK, ALPHA = 2, 1.0
+
 
 def random_lora(kind: str, seed: int = 0, conv: bool = False) -> Lora:
     g = torch.Generator().manual_seed(seed)
     modules = {}
     for target in lora_targets(tiny.architecture(kind), conv=conv):
-        rank = 3 if target.is_conv3x3 else 2
-        down = torch.randn((rank, *target.shape[1:]), generator=g) / 4
-        up = torch.randn((target.shape[0], rank, *(1 for _ in target.shape[2:])), generator=g) / 4
-        modules[target.canonical] = LoraModule(down, up, 1.0)
+        down = torch.randn((RANK, *target.shape[1:]), generator=g) / 4
+        up = torch.randn((target.shape[0], RANK, *(1 for _ in target.shape[2:])), generator=g) / 4
+        modules[target.canonical] = LoraModule(down, up, ALPHA)
     return Lora(modules, {}, tiny.architecture(kind).family)
 
 
@@ -52,9 +53,7 @@ def with_peft(models: Models, lora: Lora, strengths: dict[str, float]) -> Models
         root = models.component(component)
         if root is None:
             continue
-        ranks = {n: m.rank for n, m in inner.items()}
-        alphas = {n: m.alpha * strengths[component] for n, m in inner.items()}
-        config = LoraConfig(target_modules=list(inner), rank_pattern=ranks, alpha_pattern=alphas)
+        config = LoraConfig(target_modules=list(inner), r=RANK, lora_alpha=ALPHA * strengths[component])
         inject_adapter_in_model(config, root)
         for name, module in inner.items():
             layer = root.get_submodule(name)
