@@ -29,6 +29,10 @@ VERBS = {
     "generate": "draw pictures from a prompt, with LoRAs",
     "inpaint": "repaint a part of a picture",
     "demo": "train and measure the shipped character, then draw a page about it",
+    "merge": "merge several LoRAs into one",
+    "merge-checkpoint": "bake LoRAs into a checkpoint",
+    "extract": "extract the difference of two checkpoints as a LoRA",
+    "resize": "give a LoRA a smaller rank",
     "inspect": "say what is in a LoRA or a checkpoint",
     "doctor": "say what works here and what to do about the rest",
 }
@@ -97,7 +101,7 @@ def parser() -> Parser:
         sub.add_argument("--worker", action="store_true", help="run in a child process, as the hosts do")
         if verb == "train":
             sub.add_argument("--kohya", metavar="FILE", help="read sd-scripts TOML or a kohya_ss preset (JSON)")
-        if verb in ("generate", "inpaint"):
+        if "loras" in RUNNERS[verb].job.__dataclass_fields__:
             sub.add_argument("--lora", action="append", metavar="FILE[:STRENGTH]", help="apply a LoRA; may be repeated")
         add_settings(sub, RUNNERS[verb].job)
     return top

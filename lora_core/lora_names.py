@@ -108,15 +108,15 @@ def family_of(modules: Mapping[str, tuple[int, ...] | None], metadata: Mapping[s
             f"{file} holds {len(rest)} modules that Stable Diffusion 1, 2 and SDXL do not have, e.g. "
             f"{', '.join(sorted(rest)[:3])}."
         )
-    says = _metadata_family(metadata)
+    says = family_by_metadata(metadata)
     if says in fitting:
         return says
     if len(fitting) == 1:
         return fitting[0]
-    return _by_shape(modules, fitting)
+    return family_by_shape(modules, fitting)
 
 
-def _metadata_family(metadata: Mapping[str, str]) -> str:
+def family_by_metadata(metadata: Mapping[str, str]) -> str:
     """The family by A1111's rule: ss_base_model_version, then ss_v2; "" where the metadata say neither."""
     version = metadata.get("ss_base_model_version", "")
     if version.startswith("sdxl_"):
@@ -126,7 +126,7 @@ def _metadata_family(metadata: Mapping[str, str]) -> str:
     return "sd1" if version.startswith("sd_v1") else ""
 
 
-def _by_shape(modules: Mapping[str, tuple[int, ...] | None], fitting: list[str]) -> str:
+def family_by_shape(modules: Mapping[str, tuple[int, ...] | None], fitting: list[str]) -> str:
     """SD1 projects with 1x1 convolutions, the others with linear layers; contexts are 768, 1024 and 2048 wide."""
     widths = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
     linear = [f for f in fitting if f != "sd1"]

@@ -15,6 +15,7 @@ from lora_core.errors import ConfigError, DiskFull, EngineMissing, LoomError, Ou
 from lora_core.events import Event
 from lora_core.jobs import GenerateJob, InpaintJob, TrainJob
 from lora_core.jobs.demo import DemoJob
+from lora_core.jobs.tools import ExtractJob, MergeIntoCheckpointJob, MergeJob, ResizeJob
 
 
 class Runner(NamedTuple):
@@ -29,6 +30,10 @@ RUNNERS: dict[str, Runner] = {
     "generate": Runner(GenerateJob, "lora_core.engine.generate:generate"),
     "inpaint": Runner(InpaintJob, "lora_core.engine.inpaint:inpaint"),
     "demo": Runner(DemoJob, "lora_core.demo:run_demo"),
+    "merge": Runner(MergeJob, "lora_core.merge:merge"),
+    "merge-checkpoint": Runner(MergeIntoCheckpointJob, "lora_core.merge_checkpoint:merge_into_checkpoint"),
+    "extract": Runner(ExtractJob, "lora_core.extract:extract"),
+    "resize": Runner(ResizeJob, "lora_core.resize:resize"),
 }
 
 ENGINE_PACKAGES = ("diffusers", "transformers", "tokenizers", "peft", "accelerate", "safetensors", "huggingface_hub")
