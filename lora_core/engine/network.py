@@ -89,16 +89,14 @@ def _wrapped(model: nn.Module, path: str, size: Size, dropout: float) -> Any:
 
     Layer by layer, because PEFT's own injection looks every module up in regular expressions: a minute for SDXL.
     """
-    from peft.tuners.lora.layer import Conv2d, Linear
+    from lora_core.engine.branch import branch_layer
 
     parent_path, _, child = path.rpartition(".")
     try:
         base = model.get_submodule(path)
     except AttributeError as error:
         raise KeyMismatch(f"The model has no module {path} to train.") from error
-    kind = Linear if isinstance(base, nn.Linear) else Conv2d
-    with torch.random.fork_rng(devices=[]):
-        layer = kind(base, ADAPTER, r=size.rank, lora_alpha=size.alpha, lora_dropout=dropout, init_lora_weights=False)  # pyright: ignore[reportArgumentType]
+    layer = branch_layer(base, size.rank, size.alpha, dropout)
     setattr(model.get_submodule(parent_path), child, layer)
     return layer
 
