@@ -240,3 +240,12 @@ def test_a_full_disk_is_said_before_the_first_step(tmp_path, pictures, monkeypat
     monkeypatch.setattr(folders_check.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(DiskFull, match="MB left"):
         list(run(job_for(tmp_path, pictures)))
+
+
+def test_half_written_files_of_a_killed_run_are_swept_away(tmp_path, pictures):
+    old, new, other = (tmp_path / name for name in (".tiny.safetensors.aa.tmp", ".tiny.safetensors.bb.tmp", ".x.tmp"))
+    for path in (old, new, other):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    list(run(job_for(tmp_path, pictures, steps=1)))
+    assert not old.exists() and new.exists() and other.exists()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +25,14 @@ def require_writable(folders: Iterable[Path]) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
             raise FileError(f"The folder {folder} cannot be written to ({reason}). Choose another one.") from error
+
+
+def sweep(folder: Path, stem: str) -> None:
+    """Remove what a killed run left half-written under names beginning with `stem` (older than a minute)."""
+    for leftover in folder.glob(f".{glob.escape(stem)}*.safetensors.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > 60:
+                leftover.unlink()
 
 
 def require_room(folder: Path, parameters: Iterable[torch.Tensor]) -> None:

@@ -23,7 +23,7 @@ from lora_core.engine.course import Course
 from lora_core.engine.dataset import open_dataset
 from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
 from lora_core.engine.epochs import Batch, Dataset, steps_per_epoch
-from lora_core.engine.folders_check import require_room, require_writable
+from lora_core.engine.folders_check import require_room, require_writable, sweep
 from lora_core.engine.optimizers import build_optimizer, build_schedule
 from lora_core.engine.prompt import time_ids
 from lora_core.engine.randomness import mix
@@ -88,6 +88,8 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     device = pick_device(job.memory.device)
     dtype = checked_dtype(job, device)
     require_writable((Path(job.output_dir), work_folder(job), cache_folder(job)))
+    sweep(Path(job.output_dir), job.name)
+    sweep(work_folder(job), "state")
     if job.memory.threads:
         torch.set_num_threads(job.memory.threads)
     yield Stage("Reading the base and the pictures")
