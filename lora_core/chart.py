@@ -35,8 +35,8 @@ class LossCurve:
         seen = list(events)
         losses = [e for e in seen if isinstance(e, Loss)]
         return cls(
-            losses=[(e.step, e.loss) for e in losses],
-            averages=[(e.step, e.average) for e in losses],
+            losses=[(e.step, e.loss) for e in losses if e.loss is not None],
+            averages=[(e.step, e.average) for e in losses if e.average is not None],
             held_out=[(e.step, e.held_out) for e in losses if e.held_out is not None],
             saves=[e.step for e in seen if isinstance(e, Saved) and e.kind == "lora"],
         )

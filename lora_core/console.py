@@ -35,10 +35,12 @@ class Console:
             self.title, self.loss, self.drawn_at = event.title, "", 0.0
             self.line(f"{event.title} ...")
         elif isinstance(event, Loss):
-            held_out = "" if event.held_out is None else f", held out {event.held_out:.4f}"
-            self.loss = f"loss {event.average:.4f}{held_out}" if not held_out or not self.live else self.loss
-            if held_out:
-                self.line(f"  step {event.step}: loss {event.average:.4f}{held_out}")
+            values = {"loss": event.average, "held-out loss": event.held_out}
+            text = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
+            if event.held_out is None or not self.live:
+                self.loss = text
+            if event.held_out is not None:
+                self.line(f"  step {event.step}: {text}")
         elif isinstance(event, Progress):
             self.progress(event)
         else:

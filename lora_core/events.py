@@ -26,11 +26,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Loss:
-    """Training loss after optimizer step `step`; `held_out` is set on the steps that measured it."""
+    """Training loss after optimizer step `step`, None where it was not finite or, at step 0, there is none yet;
+    `average` is over the last 100 steps; `held_out` is set on the steps that measured it."""
 
     step: int
-    loss: float
-    average: float
+    loss: float | None
+    average: float | None
     learning_rate: float
     held_out: float | None = None
 

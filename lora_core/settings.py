@@ -1,4 +1,4 @@
-"""One declaration per option: `setting(...)` on a job's field feeds the command line, both hosts, the docs and the checks.
+"""One declaration per option: `setting(...)` on a job's field feeds command line, hosts, docs and checks.
 
 A job is a frozen dataclass whose fields are plain values (bool, int, float, str, tuples of them, `| None`), nested
 frozen dataclasses (a group of settings), or tuples of frozen dataclasses. Names of leaf fields are unique in a job.

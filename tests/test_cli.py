@@ -234,7 +234,7 @@ def test_plain_lines_where_no_person_watches():
         console.show(event)
     text = stream.getvalue()
     assert "\r" not in text and "1/4 steps" in text and "2 min 05 s left" in text
-    assert "Warning: careful \\u4e2d\\u6587" in text and "held out 0.1250" in text
+    assert "Warning: careful \\u4e2d\\u6587" in text and "held-out loss 0.1250" in text
     assert text.rstrip().endswith("one figure\nDone: x.safetensors")
 
 

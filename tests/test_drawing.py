@@ -137,11 +137,11 @@ def test_ticks_are_round_few_and_inside(low: float, high: float) -> None:
 
 def test_a_curve_is_read_from_events() -> None:
     events = [
-        Loss(0, math.nan, math.nan, 0.1, held_out=0.3),
+        Loss(0, None, None, 0.1, held_out=0.3),
         Loss(1, 0.5, 0.5, 0.1),
         Note("passed over"),
         Saved("a-000001.safetensors", "lora", 1),
         Saved("state", "state", 1),
     ]
     found = LossCurve.from_events(events)
-    assert found.losses[1] == (1, 0.5) and found.held_out == [(0, 0.3)] and found.saves == [1]
+    assert found.losses == [(1, 0.5)] and found.held_out == [(0, 0.3)] and found.saves == [1]

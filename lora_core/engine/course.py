@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,3 +46,8 @@ class Course:
         losses = [float(x) for x in data["losses"]]
         rest = {name: data[name] for name in ("session", "started_at", "saves", "skipped", "in_a_row", "rollbacks")}
         return cls(step=step, began_step=step, losses=losses, held_out=held_out, **rest)
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None for NaN and infinity, which JSON does not know."""
+    return value if value is not None and math.isfinite(value) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lora_core.engine import resume
-from lora_core.engine.course import Course
+from lora_core.engine.course import Course, finite
 from lora_core.engine.device import DTYPES
 from lora_core.engine.network import to_lora
 from lora_core.engine.saved_metadata import lora_metadata
@@ -90,8 +89,8 @@ def report(run: Run, course: Course) -> dict[str, Any]:
         "steps": course.step,
         "total_steps": run.total_steps,
         "modules": len(run.network.branches),
-        "loss": none_if_nan(course.average),
-        "losses": [none_if_nan(x) for x in course.losses],
+        "loss": finite(course.average),
+        "losses": [finite(x) for x in course.losses],
         "held_out": course.held_out,
         "saves": course.saves,
         "skipped_steps": course.skipped,
@@ -101,10 +100,6 @@ def report(run: Run, course: Course) -> dict[str, Any]:
         "dtype": str(run.dtype).removeprefix("torch."),
         "device": str(run.device),
     }
-
-
-def none_if_nan(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def write_report(run: Run, figures: dict[str, Any]) -> None:

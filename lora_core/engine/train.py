@@ -11,7 +11,7 @@ import torch
 from lora_core.commands import Commands
 from lora_core.engine import saving
 from lora_core.engine.conditioning import unet_arguments
-from lora_core.engine.course import Course
+from lora_core.engine.course import Course, finite
 from lora_core.engine.device import autocast, release
 from lora_core.engine.epochs import Batch
 from lora_core.engine.guard import Guard
@@ -114,7 +114,7 @@ def after_step(run: Run, course: Course, commands: Commands, loss: float | None)
         course.held_out.append((step, held_out))
     if loss is not None or held_out is not None:
         rate = run.optimizer.param_groups[0]["lr"]
-        yield Loss(step, math.nan if loss is None else loss, course.average, rate, held_out)
+        yield Loss(step, finite(loss), finite(course.average), rate, finite(held_out))
     per_step = course.seconds_per_step()
     yield Progress(step, run.total_steps, None if per_step is None else per_step * (run.total_steps - step))
     if commands.take("sample") or (due(step, job.saves.preview_every_steps) and step > 0):

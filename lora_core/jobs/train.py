@@ -251,7 +251,6 @@ def name_problems(name: str) -> list[str]:
     if not name.strip() or name.strip(". ") != name:
         return [f"The name {name!r} cannot be a file name: it is empty or begins or ends with a dot or a space."]
     if bad or any(ord(c) < 32 for c in name):
-        return [
-            f"The name {name!r} holds {' '.join(bad) or 'control characters'}, which prompts or file systems cannot take."
-        ]
+        what = " ".join(bad) or "control characters"
+        return [f"The name {name!r} holds {what}, which prompts or file systems cannot take."]
     return []
