@@ -22,7 +22,7 @@ from lora_core.engine.randomness import mix
 from lora_core.engine.setup import Run, prepare
 from lora_core.engine.validation import held_out_loss
 from lora_core.errors import LoomError
-from lora_core.events import Event, Finished, Loss, Note, Progress, Saved, Stage
+from lora_core.events import Event, Finished, Loss, Note, Progress, Stage
 from lora_core.jobs.train import TrainJob
 
 
@@ -159,10 +159,13 @@ def keep_work(run: Run, course: Course, error: Exception) -> Iterator[Event]:
     if course.step == 0:
         return
     try:
-        state = saving.save_state(run, course)
-        yield state
-        saved: Saved = saving.save_lora(run, course, saving.step_name(run, course.step))
+        saved = saving.save_lora(run, course, saving.step_name(run, course.step))
         yield saved
         yield Note(f"What was trained in {course.step} steps is kept in {Path(saved.path).name}.", "warning")
     except (LoomError, OSError) as second:
-        yield Note(f"What was trained could not be saved either: {second}", "warning")
+        last = f" The last save is of step {course.saves[-1]}." if course.saves else ""
+        yield Note(f"What was trained could not be saved either: {second}{last}", "warning")
+    try:
+        yield saving.save_state(run, course)
+    except (LoomError, OSError) as second:
+        yield Note(f"The state to resume from could not be written: {second}", "warning")
