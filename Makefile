@@ -1,5 +1,5 @@
 # make demo   installs into .venv, trains a small LoRA, draws out/demo/index.html
-# make test   the test suite        make lint   ruff and pyright
+# make test   the test suite        make lint   ruff and pyright        make bench   speed and memory
 #
 # Another build of torch:  make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
@@ -23,6 +23,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Beside sd-scripts when SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are set, see benchmarks/README.md.
+bench: $(STAMP)
+	test -f out/random_sd15.safetensors || $(BIN)/python tools/random_checkpoint.py sd15 out/random_sd15.safetensors
+	$(BIN)/python benchmarks/train_step.py out/random_sd15.safetensors
 
 install: $(STAMP)
 
