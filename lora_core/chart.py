@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Union
 
 from PIL import Image, ImageDraw
 
@@ -12,6 +13,7 @@ from lora_core.drawing import INK, MUTED, PAPER, RULE, Color, text_width, write
 from lora_core.events import Event, Loss, Saved
 
 Point = tuple[int, float]
+Maybe = tuple[int, Union[float, None]]
 
 BLUE: Color = (38, 99, 204)
 PALE_BLUE: Color = (190, 209, 242)
@@ -22,11 +24,11 @@ SHARP = 2
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Points (step, value). Values that are not finite are left out of the picture."""
+    """Points (step, value). Values that are None or not finite are left out of the picture."""
 
-    losses: Sequence[Point] = ()
-    averages: Sequence[Point] = ()
-    held_out: Sequence[Point] = ()
+    losses: Sequence[Maybe] = ()
+    averages: Sequence[Maybe] = ()
+    held_out: Sequence[Maybe] = ()
     saves: Sequence[int] = ()
 
     @classmethod
@@ -100,8 +102,8 @@ def _save_legend(saves: Sequence[int]) -> list[tuple[str, Color]]:
     return [("saved", GREEN)] if saves else []
 
 
-def _finite(points: Sequence[Point]) -> list[Point]:
-    return [(step, value) for step, value in points if math.isfinite(value)]
+def _finite(points: Sequence[Maybe]) -> list[Point]:
+    return [(step, value) for step, value in points if value is not None and math.isfinite(value)]
 
 
 def _range(noisy: Sequence[Point], smooth: Sequence[Point]) -> tuple[float, float]:

@@ -32,7 +32,7 @@ HELD_OUT = sorted((plan.ASSETS / "held_out").glob("*.png"))
 
 def figures(hits: int = 30) -> Figures:
     measured = Measured(Share(hits, 32), Share(0, 32), Share(1, 32), Share(31, 32), 0.031, 0.2, 0.25)
-    trained = Trained(300, 4, 16, 12, 0.2, 61.0, 0.1, 0.08, 264)
+    trained = Trained(300, 4, 16, 12, 24, 0.2, 61.0, 0.1, 0.08, 264)
     facts = FileFact("a.safetensors", 2**20, "ab" * 32), FileFact("base.safetensors", 2**24, "cd" * 32)
     return Figures("armin_vicerre", trained, measured, *facts, 130.0, "2 CPU cores")
 
@@ -44,6 +44,14 @@ def test_the_shipped_pictures_show_the_character_and_their_captions_name_it() ->
         caption = path.with_suffix(".txt").read_text(encoding="utf-8")
         assert all(has_character(pixels).values())
         assert caption.startswith(plan.NAME) and f"{background_colour(pixels)} background" in caption
+
+
+def test_the_other_pictures_lack_the_character_and_the_trigger() -> None:
+    others = sorted((plan.ASSETS / "ordinary").glob("*.png"))
+    assert len(others) == 24
+    for path in others:
+        assert not any(has_character(np.asarray(Image.open(path).convert("RGB"))).values())
+        assert plan.NAME not in path.with_suffix(".txt").read_text(encoding="utf-8")
 
 
 def test_detectors_want_hair_and_patch() -> None:
@@ -117,7 +125,7 @@ class Links(HTMLParser):
 
 def test_the_page_escapes_what_it_shows_and_stays_offline() -> None:
     odd = Shown("grid.png", (4, 4), '<b>"&')
-    text = page(figures(), Gallery([odd], odd, odd, odd))
+    text = page(figures(), Gallery([odd], [odd], odd, odd, odd))
     links = Links(text)
     assert not links.open and "<b>" not in text and "&lt;b&gt;&quot;&amp;" in text
     assert not [link for link in links.found if "//" in link or link.startswith("/")]
@@ -143,7 +151,7 @@ def test_a_whole_demo_on_a_tiny_base(tmp_path: Path, short: None) -> None:
     end = events[-1]
     assert isinstance(end, Finished) and Path(end.outputs[0]) == out / "index.html"
     links = Links((out / "index.html").read_text(encoding="utf-8"))
-    assert len(links.found) == 12 + 3 + 1 and all((out / link).is_file() for link in links.found)
+    assert len(links.found) == 12 + 24 + 3 + 1 and all((out / link).is_file() for link in links.found)
     lora = out / "armin_vicerre.safetensors"
     assert len(read_header(lora).tensors) == 264 * 3
     known = json.loads((out / "figures.json").read_text(encoding="utf-8"))

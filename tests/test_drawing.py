@@ -120,7 +120,15 @@ def test_a_falling_held_out_loss_falls_on_the_chart() -> None:
 
 @pytest.mark.parametrize(
     "points",
-    [[], [(1, 0.5)], [(1, 0.5), (2, 0.5)], [(1, math.nan), (2, 0.1)], [(1, 1e9), (2, 1e-9)], [(1, -2.0), (9, 0.0)]],
+    [
+        [],
+        [(1, 0.5)],
+        [(1, 0.5), (2, 0.5)],
+        [(1, math.nan), (2, 0.1)],
+        [(0, None), (1, None)],
+        [(1, 1e9), (2, 1e-9)],
+        [(1, -2.0), (9, 0.0)],
+    ],
 )
 def test_odd_curves_are_drawn(points) -> None:
     assert loss_chart(LossCurve(points, points, points, [s for s, _ in points])).size == (960, 460)

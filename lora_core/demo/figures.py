@@ -50,6 +50,7 @@ class Trained:
     batch_size: int
     rank: int
     pictures: int
+    others: int
     seconds_per_step: float
     seconds: float
     held_out_before: float
@@ -98,7 +99,10 @@ class Figures:
             ("  with the trigger", f"{m.change_with_trigger:.1%}"),
             ("  by another seed, no LoRA", f"{m.change_of_seed:.1%}"),
             ("Held-out loss", f"{t.held_out_before:.4f} -> {t.held_out_after:.4f} ({change:+.1f} %)"),
-            ("Training", f"{t.steps} steps of {t.batch_size}, {t.pictures} pictures, rank {t.rank}"),
+            (
+                "Training",
+                f"{t.steps} steps of {t.batch_size}, rank {t.rank}; pictures: {t.pictures} and {t.others} others",
+            ),
             ("Seconds per step", f"{t.seconds_per_step:.3f}"),
             ("Time of the training", clock(t.seconds)),
             ("Time of the whole demo", clock(self.seconds)),

@@ -33,6 +33,7 @@ class Gallery:
     """The pictures of the page."""
 
     training: Sequence[Shown]
+    others: Sequence[Shown]
     grid: Shown
     loss: Shown
     inpainting: Shown
@@ -44,6 +45,7 @@ def page(figures: Figures, gallery: Gallery) -> str:
         trigger=escape(figures.trigger),
         tiles="\n".join(tile(*values) for values in _tiles(figures)),
         training="\n".join(shown.html("thumb") for shown in gallery.training),
+        others="\n".join(shown.html("thumb") for shown in gallery.others),
         grid=gallery.grid.html(),
         loss=gallery.loss.html(),
         inpainting=gallery.inpainting.html(),

@@ -16,6 +16,7 @@ from lora_core.jobs.train import (
     NoiseAndLoss,
     Optimization,
     Saves,
+    Subset,
     TrainJob,
 )
 
@@ -46,18 +47,29 @@ INPAINT_AFTER = f"{NAME}, 1boy, solo, red shirt, smile, yellow background"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The base, the folder of the training pictures and the folder of the held-out ones."""
+    """The base, and folders of pictures: of the character, of it but held out, of others without it.
+
+    The others are DreamBooth's regularisation pictures (Ruiz et al. 2022): they leave the character to the trigger.
+    """
 
     base: Path
     pictures: Path
     held_out: Path
+    others: Path
 
 
 def inputs(job: DemoJob) -> Inputs:
     """The shipped files, or those that the job names."""
     base = Path(job.base) if job.base else ASSETS / "demo_base.safetensors"
     pictures = Path(job.pictures) if job.pictures else ASSETS / NAME
-    return Inputs(base, pictures, pictures.parent / "held_out")
+    return Inputs(base, pictures, pictures.parent / "held_out", pictures.parent / "ordinary")
+
+
+def subsets(found: Inputs) -> tuple[Subset, ...]:
+    """The character counts twice, so that both halves of the pictures weigh the same."""
+    character = Subset(str(found.pictures), repeats=2, keep_tokens=1)
+    others = Subset(str(found.others), keep_tokens=0)
+    return (character, others) if found.others.is_dir() else (character,)
 
 
 def training(job: DemoJob, found: Inputs, output: Path, work: Path) -> TrainJob:
@@ -70,19 +82,19 @@ def training(job: DemoJob, found: Inputs, output: Path, work: Path) -> TrainJob:
         seed=job.seed,
         resume=False,
         dataset=Dataset(
-            folder=str(found.pictures),
+            subsets=subsets(found),
             held_out=str(found.held_out) if found.held_out.is_dir() else "",
             width=SIZE,
             height=SIZE,
             buckets=False,
-            batch_size=4,
+            batch_size=8,
         ),
-        captions=Captions(trigger=NAME, shuffle=True, keep_tokens=1),
+        captions=Captions(shuffle=True),
         network=Network(rank=16, alpha=16.0),
         optimization=Optimization(learning_rate=1e-3, text_encoder_lr=5e-4),
         length=Length(steps=job.steps),
         noise=NoiseAndLoss(min_snr_gamma=5.0),
-        saves=Saves(save_every_steps=max(1, job.steps // 3), state_every_steps=0, validate_every_steps=25),
+        saves=Saves(save_every_steps=max(1, job.steps // 3), state_every_steps=0, validate_every_steps=40),
         memory=Memory(device=job.device, dtype="fp32"),
     )
 

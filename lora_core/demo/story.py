@@ -122,21 +122,22 @@ def write_pictures(
     grid = picture_grid(rows, GridText(columns, plan.GRID_PROMPTS), (plan.SIZE, plan.SIZE))
     chart = loss_chart(LossCurve.from_events(work.events), f"Loss of {plan.NAME}")
     return Gallery(
-        training=training_pictures(work),
+        training=shown_pictures(work, work.found.pictures, "training"),
+        others=shown_pictures(work, work.found.others, "others"),
         grid=saved(work.folder, "grid.png", grid, "Prompts by strength"),
         loss=saved(work.folder, "loss.png", chart, "Training loss and held-out loss over the steps"),
         inpainting=saved(work.folder, "inpainting.png", inpainted, "Picture, mask, result"),
     )
 
 
-def training_pictures(work: Work) -> list[Shown]:
-    """Copies beside the page, with their captions."""
+def shown_pictures(work: Work, folder: Path, name: str) -> list[Shown]:
+    """Copies of a folder's pictures beside the page, with their captions."""
     shown = []
-    for path in sorted(work.found.pictures.glob("*.png")):
+    for path in sorted(folder.glob("*.png")):
         caption = path.with_suffix(".txt")
         text = caption.read_text(encoding="utf-8").strip() if caption.exists() else path.stem
         with Image.open(path) as picture:
-            shown.append(saved(work.folder, f"training/{path.name}", picture.convert("RGB"), text))
+            shown.append(saved(work.folder, f"{name}/{path.name}", picture.convert("RGB"), text))
     return shown
 
 
@@ -155,6 +156,7 @@ def trained(work: Work, seconds: float, report: dict[str, Any]) -> Trained:
         batch_size=job.dataset.batch_size,
         rank=job.network.rank,
         pictures=len(list(work.found.pictures.glob("*.png"))),
+        others=len(list(work.found.others.glob("*.png"))),
         seconds_per_step=report["seconds_per_step"],
         seconds=seconds,
         held_out_before=held_out[0],
