@@ -13,6 +13,12 @@ from lora_core.keys_unet import Module, unet_modules
 from lora_core.keys_vae import vae_modules
 from lora_core.shapes import TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE, Architecture, TextEncoderShape, VaeShape
 
+COMFYUI_ENCODERS = {
+    "sd1": {TEXT_ENCODER: "clip_l"},
+    "sd2": {TEXT_ENCODER: "clip_h"},
+    "sdxl": {TEXT_ENCODER: "clip_l", TEXT_ENCODER_2: "clip_g"},
+}
+
 
 @dataclass(frozen=True)
 class TensorKey:
@@ -165,4 +171,7 @@ def dotted_names(arch: Architecture) -> dict[str, ModuleKey]:
         if key.component == UNET:
             by_name[key.path] = key
             by_name[f"diffusion_model.{ldm[key.path]}"] = key
+        elif arch.family in COMFYUI_ENCODERS:
+            encoder = COMFYUI_ENCODERS[arch.family][key.component]
+            by_name[f"text_encoders.{encoder}.transformer.{key.path}"] = key
     return by_name

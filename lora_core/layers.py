@@ -7,15 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lora_core.families import reference
-from lora_core.keys import ModuleKey, checkpoint_tensors
+from lora_core.keys import COMFYUI_ENCODERS, ModuleKey, checkpoint_tensors
 from lora_core.keys_unet import unet_modules
 from lora_core.shapes import TEXT_ENCODER, TEXT_ENCODER_2, UNET, Architecture
-
-COMFYUI_ENCODERS = {
-    "sd1": {TEXT_ENCODER: "clip_l"},
-    "sd2": {TEXT_ENCODER: "clip_h"},
-    "sdxl": {TEXT_ENCODER: "clip_l", TEXT_ENCODER_2: "clip_g"},
-}
 
 
 @dataclass(frozen=True)
