@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,26 @@ from lora_core.engine.device import DTYPES, pick_device, pick_dtype
 from lora_core.overlay import ENGINE
 
 GB = 1024**3
+UNET: dict[str, Any] = {
+    "block_out_channels": (32, 64, 96, 96),
+    "cross_attention_dim": 32,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+}
+TEXT_ENCODER: dict[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 32,
+    "intermediate_size": 128,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 1,
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": (16, 16, 32, 32),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 16,
+}
 
 
 def main(folder: str) -> None:
@@ -76,23 +97,9 @@ def memory() -> str:
 def write_tiny_base(folder: Path) -> None:
     """A diffusers folder with SD1's topology and random weights, 10 MB."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        block_out_channels=(32, 64, 96, 96), cross_attention_dim=32, attention_head_dim=8, norm_num_groups=32
-    )
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408, hidden_size=32, intermediate_size=128, num_hidden_layers=12, num_attention_heads=1
-        )
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(16, 16, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        norm_num_groups=16,
-    )
-    for name, module in (("unet", unet), ("text_encoder", text_encoder), ("vae", vae)):
-        module.save_pretrained(folder / name)
+    UNet2DConditionModel(**UNET).save_pretrained(folder / "unet")
+    CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)).save_pretrained(folder / "text_encoder")
+    AutoencoderKL(**VAE).save_pretrained(folder / "vae")
 
 
 def write_pictures(folder: Path) -> None:
