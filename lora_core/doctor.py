@@ -154,7 +154,7 @@ def trained(ready: Engine, temporary: Path) -> Finding:
     written: tuple[str, ...] = ()
     try:
         for event in spawn(tiny_job(temporary), overlay=ready.folders):
-            if isinstance(event, Loss):
+            if isinstance(event, Loss) and event.loss is not None:
                 losses.append(event.loss)
             elif isinstance(event, Finished):
                 written = event.outputs

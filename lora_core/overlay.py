@@ -203,7 +203,7 @@ def engine(root: Path = ROOT, versions: Mapping[str, str | None] | None = None) 
     folder = find(wanted, places(root)) if wanted.install else None
     if wanted.install and folder is None:
         raise EngineMissing(
-            f"The training engine is not installed yet ({wanted.reason}). Run once: "
+            f"The training engine is not installed yet: {wanted.reason}. Run once: "
             f'"{sys.executable}" "{root / "install.py"}". {NEEDS_NO_ENGINE}'
         )
     return as_engine(wanted, folder)
