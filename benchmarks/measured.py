@@ -6,12 +6,15 @@ as resident (VmHWM, the peak between two resets), summed over the child's proces
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
 import statistics
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +48,11 @@ class Measurement:
     def cpu_seconds(self) -> float:
         """CPU seconds (user + system) per step: the mean over the steps after the first."""
         return (self.cpu[max(self.cpu)] - self.cpu[1]) / (max(self.cpu) - 1)
+
+    def figures(self) -> str:
+        """One line for a person."""
+        times = f"{self.seconds:.2f} s/step, {self.cpu_seconds:.2f} CPU s/step, start {self.start:.1f} s"
+        return f"{times} ({self.cpu[0]:.1f} CPU s), peak {self.peak:.2f} GiB, training {self.peak_training:.2f} GiB"
 
     @property
     def later(self) -> list[int]:
@@ -109,6 +117,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str], folder: Path
     """Run `command` in `folder` until it ends. Raises RuntimeError with its last lines when it fails."""
     found = Measurement()
     parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
     begun = time.monotonic()
     process = subprocess.Popen(
         command, env=dict(environment), cwd=folder, stdin=child, stdout=child, stderr=child, close_fds=True

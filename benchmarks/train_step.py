@@ -97,9 +97,16 @@ def their_command(case: Case, out: Path) -> list[str]:
 
 def two_runs(command: list[str], folder: Path, threads: int, steps: int) -> tuple[Measurement, Measurement]:
     """The same training twice: the second run finds the caches of the first."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-    first, second = (measure(command, environment, folder, steps) for _ in range(2))
-    return first, second
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    runs = []
+    for title in ("first", "second"):
+        runs.append(measure(command, environment, folder, steps))
+        print(
+            f"{'ours' if 'lora_core' in command else 'sd-scripts'}, {title} run: {runs[-1].figures()}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return runs[0], runs[1]
 
 
 def figures(first: Measurement, second: Measurement) -> list[float]:
