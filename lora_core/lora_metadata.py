@@ -54,7 +54,8 @@ class TrainingFacts:
     """What a run knows beyond its job. Times are unix seconds, sizes (width, height), hashes as `file_hashes` gives.
 
     `dataset_dirs` is folder name -> (repeats, pictures); `tag_frequency` folder name -> tag -> pictures; `buckets` a
-    list of (size, count with repeats); `text_encoder_lr` one rate per text encoder.
+    list of (size, count with repeats); `text_encoder_lr` one rate per text encoder; `dim`, `alpha` and `network_args`
+    None as the job says.
     """
 
     arch: Architecture
@@ -68,6 +69,9 @@ class TrainingFacts:
     warmup_steps: int
     num_train_images: int
     num_batches_per_epoch: int
+    dim: int | str | None = None
+    alpha: float | str | None = None
+    network_args: Mapping[str, str] | None = None
     optimizer: str = "torch.optim.adamw.AdamW"
     unet_lr: float | None = None
     text_encoder_lr: tuple[float, ...] = ()
@@ -103,13 +107,14 @@ def training_metadata(job: TrainJob, facts: TrainingFacts, output_name: str = ""
 def _summary(job: TrainJob, facts: TrainingFacts, title: str) -> Summary:
     prediction = facts.prediction or facts.arch.prediction
     ztsnr = facts.arch.zero_terminal_snr if facts.zero_terminal_snr is None else facts.zero_terminal_snr
-    args = {}
-    if job.network.conv_rank:
-        args = {"conv_dim": str(job.network.conv_rank), "conv_alpha": str(job.network.conv_alpha)}
+    args = facts.network_args
+    if args is None:
+        n = job.network
+        args = {"conv_dim": str(n.conv_rank), "conv_alpha": str(n.conv_alpha)} if n.conv_rank else {}
     return Summary(
         facts.arch.family,
-        job.network.rank,
-        float(job.network.alpha),
+        job.network.rank if facts.dim is None else facts.dim,
+        float(job.network.alpha) if facts.alpha is None else facts.alpha,
         title,
         prediction,
         ztsnr,

@@ -29,7 +29,7 @@ class Course:
     @property
     def average(self) -> float:
         """Mean of the last 100 finite losses: comparable across resumes, because the list is kept."""
-        recent = [x for x in self.losses[-WINDOW:] if x == x]
+        recent = [x for x in self.losses[-WINDOW:] if math.isfinite(x)]
         return sum(recent) / len(recent) if recent else float("nan")
 
     def seconds_per_step(self) -> float | None:

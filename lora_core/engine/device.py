@@ -50,9 +50,11 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype=dtype)
 
 
-def grad_scaler(device: torch.device, dtype: torch.dtype) -> torch.cuda.amp.GradScaler | None:
-    """Loss scaling, needed for fp16 on CUDA alone."""
-    return torch.cuda.amp.GradScaler() if device.type == "cuda" and dtype == torch.float16 else None
+def grad_scaler(device: torch.device, dtype: torch.dtype) -> Any:
+    """Loss scaling (GradScaler), needed for fp16, which trains on CUDA alone; else None."""
+    if device.type != "cuda" or dtype != torch.float16:
+        return None
+    return torch.amp.GradScaler("cuda") if hasattr(torch.amp, "GradScaler") else torch.cuda.amp.GradScaler()
 
 
 def release(device: torch.device) -> None:

@@ -40,17 +40,25 @@ class Guard:
         if math.isfinite(loss) and math.isfinite(norm):
             course.in_a_row = 0
             step_optimizer(run)
-            if course.step % SNAPSHOT_EVERY == 0:
+            if (course.step + 1) % SNAPSHOT_EVERY == 0:
                 self.remember_if_finite()
         else:
-            course.skipped += 1
-            course.in_a_row += 1
-            if run.scaler:
-                run.scaler.update()
-            yield Note(f"Step {course.step + 1} gave a loss or gradient that is not finite and was skipped.", "warning")
-            if course.in_a_row >= IN_A_ROW:
-                yield from self.roll_back(run, course)
+            yield from self.skip(run, course, loss)
         run.schedule.step()
+
+    def skip(self, run: Run, course: Course, loss: float) -> Iterator[Event]:
+        """Leave a step out. A gradient scaled for fp16 may overflow, above all in the first steps: the scale falls."""
+        course.skipped += 1
+        overflow = run.scaler is not None and math.isfinite(loss) and run.scaler.get_scale() > 1
+        if run.scaler:
+            run.scaler.update()
+        if overflow:
+            yield Note(f"Step {course.step + 1} was skipped: the gradient overflowed in fp16; its scale was lowered.")
+            return
+        course.in_a_row += 1
+        yield Note(f"Step {course.step + 1} gave a loss or gradient that is not finite and was skipped.", "warning")
+        if course.in_a_row >= IN_A_ROW:
+            yield from self.roll_back(run, course)
 
     def remember_if_finite(self) -> None:
         if all(torch.isfinite(t).all() for t in self.network.tensors().values()):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,22 @@ def to_lora(network: Network, family: str) -> Lora:
     return Lora(modules, {}, family)
 
 
+@contextmanager
+def without_dropout(components: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, the branches compute as they will in use: nothing is dropped."""
+    every = (module for component in components for module in component.modules())
+    dropping = [module for module in every if isinstance(module, nn.Dropout) and module.training]
+    for module in dropping:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in dropping:
+            module.train()
+
+
 def fill(network: Network, lora: Lora) -> None:
-    """Take the factors of `lora`. Raises KeyMismatch unless both have the same modules and shapes."""
+    """Take the factors of `lora`. Raises KeyMismatch unless both have the same modules."""
     differing = network.branches.keys() ^ lora.modules.keys()
     if differing:
         raise KeyMismatch(f"LoRA and training differ in {len(differing)} modules, e.g. {sorted(differing)[0]}.")

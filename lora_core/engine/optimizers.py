@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lora_core.errors import ConfigError
 from lora_core.jobs.train import Optimization
 
 Groups = list[dict[str, Any]]
@@ -34,6 +35,7 @@ def _adafactor(groups: Groups, **options: Any) -> torch.optim.Optimizer:
     from transformers.optimization import Adafactor
 
     options.pop("betas")
+    options["lr"] = groups[0]["lr"]  # the polynomial schedule reads the common one
     return Adafactor(groups, scale_parameter=False, relative_step=False, warmup_init=False, **options)
 
 
@@ -56,7 +58,8 @@ BUILDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 def build_optimizer(settings: Optimization, groups: Groups) -> tuple[torch.optim.Optimizer, str]:
     """The optimizer over `groups` (each with its own "lr"), and a sentence ("" when the wish was met).
 
-    One that is not installed, or that fails a real step on these devices, is replaced by AdamW.
+    One that is not installed, or that fails a real step on these devices, is replaced by AdamW; not so Prodigy, whose
+    learning rates of about 1 would destroy the LoRA there: it raises ConfigError.
     """
     options = {"betas": (settings.beta1, settings.beta2), "weight_decay": settings.weight_decay}
     build = BUILDERS[settings.optimizer]
@@ -64,8 +67,13 @@ def build_optimizer(settings: Optimization, groups: Groups) -> tuple[torch.optim
         if build not in (torch.optim.AdamW, torch.optim.Adam, _sgd):
             _probe(build, options, groups[0]["params"][0].device)
         return build(groups, **options), ""
-    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+    except (ImportError, RuntimeError, AttributeError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if settings.optimizer == "prodigy":
+            raise ConfigError(
+                f"The optimizer prodigy cannot be used here ({reason}). Install prodigyopt, or choose adamw with a "
+                "learning rate of about 0.0001."
+            ) from error
         sentence = f"The optimizer {settings.optimizer} cannot be used here ({reason}); AdamW is used instead."
         return torch.optim.AdamW(groups, **options), sentence
 

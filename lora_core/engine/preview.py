@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from lora_core.engine import models
-from lora_core.engine.device import autocast, release
+from lora_core.engine.device import release
+from lora_core.engine.network import without_dropout
 from lora_core.engine.sampling import SampleRequest, sample_pictures
 from lora_core.errors import LoomError
 from lora_core.events import Event, Note, Preview, Stage
@@ -23,9 +24,10 @@ def draw_previews(run: Run, step: int) -> Iterator[Event]:
     yield Stage("Drawing previews")
     try:
         yield from pictures(run, step)
-    except (LoomError, RuntimeError) as error:
+    except (LoomError, RuntimeError, OSError) as error:
         release(run.device)
-        yield Note(f"The previews after step {step} could not be drawn: {str(error).splitlines()[0]}", "warning")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        yield Note(f"The previews after step {step} could not be drawn: {reason}", "warning")
     yield Stage("Training")
 
 
@@ -44,7 +46,7 @@ def pictures(run: Run, step: int) -> Iterator[Event]:
         clip_skip=job.captions.clip_skip, batch_size=1, prediction=run.prediction,
         zero_terminal_snr=bool(run.alphas_bar[-1] == 0),
     )  # fmt: skip
-    with autocast(run.device, run.dtype):
+    with without_dropout((run.unet, *run.encoders)):  # and without autocast, under which the VAE would not be fp32
         drawn = sample_pictures(loaded, request)
     folder = run.folder / "previews"
     folder.mkdir(parents=True, exist_ok=True)

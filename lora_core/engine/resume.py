@@ -10,14 +10,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lora_core.errors import FileError
 from lora_core.jobs.train import TrainJob
 from lora_core.settings import to_json
-from lora_core.tensors import TensorFile, write_tensors
+from lora_core.tensors import TensorFile, file_hashes, read_header, write_tensors
+
+if TYPE_CHECKING:
+    from lora_core.engine.epochs import Dataset, Picture
 
 VERSION = 1
 FREE_TO_CHANGE = ("output_dir", "work_dir", "resume", "saves")
@@ -40,6 +43,16 @@ def fingerprint(job: TrainJob, facts: Mapping[str, Any]) -> str:
     settings["memory"].pop("cache_dir")
     text = json.dumps([settings, dict(facts)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def facts(job: TrainJob, dataset: Dataset) -> dict[str, Any]:
+    """Pictures, captions, repeats and the LoRA that is started from, by content: a state belongs to exactly these."""
+
+    def rows(pictures: tuple[Picture, ...]) -> list[list[Any]]:
+        return [[p.content_hash, p.caption, p.subset.repeats] for p in pictures]
+
+    start = file_hashes(job.network.start_from)[1] if job.network.start_from else ""
+    return {"pictures": rows(dataset.pictures), "held_out": rows(dataset.held_out), "start_from": start}
 
 
 def split_optimizer(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -66,10 +79,12 @@ def join_optimizer(tensors: Mapping[str, torch.Tensor], rest: dict[str, Any]) ->
 
 
 def write_state(path: Path, state: State, mark: str) -> None:
-    """Write the state and read its header back. `mark` is the job's fingerprint."""
+    """Write the state and read its header back. `mark` is the job's fingerprint. Raises FileError or DiskFull."""
     described = {"optimizer": state.optimizer, "schedule": state.schedule, "run": state.run}
     metadata = {"loom_state": str(VERSION), "step": str(state.step), "mark": mark, "json": json.dumps(described)}
     write_tensors(path, state.tensors, metadata)
+    if read_header(path).metadata != metadata:
+        raise FileError(f"{path.name} reads back with other contents than were written; the disk may be faulty.")
 
 
 def read_state(path: Path, mark: str) -> State | None:

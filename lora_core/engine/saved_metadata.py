@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lora_core.engine.course import Course
+from lora_core.engine.network import Size
 from lora_core.lora_metadata import TrainingFacts, training_metadata
 from lora_core.tensors import file_hashes
 
@@ -32,7 +34,7 @@ def training_facts(run: Run, course: Course) -> TrainingFacts:
     unet_lr = rates.pop("unet", None)
     base_hash, base_sha256 = known_hashes(job.base, run.folder)
     vae_hash, vae_sha256 = known_hashes(job.vae, run.folder) if job.vae else ("", "")
-    steps, warmup = run.total_steps, job.optimization.warmup
+    steps, warmup = run.total_steps, 0 if job.optimization.schedule == "constant" else job.optimization.warmup
     return TrainingFacts(
         arch=run.architecture,
         session_id=course.session,
@@ -57,7 +59,25 @@ def training_facts(run: Run, course: Course) -> TrainingFacts:
         vae_hash=vae_hash,
         vae_sha256=vae_sha256,
         **picture_facts(run),
+        **size_facts(run),
     )
+
+
+def size_facts(run: Run) -> dict[str, Any]:
+    """Rank and alpha as they are: a LoRA that was started from brings its own."""
+    linear, conv = set[Size](), set[Size]()
+    for branch in run.network.branches.values():
+        (conv if branch.down[0].numel() > branch.down.shape[1] else linear).add(branch.size)
+    dim, alpha = common(linear or conv)
+    conv_dim, conv_alpha = common(conv)
+    arguments = {"conv_dim": str(conv_dim), "conv_alpha": str(conv_alpha)} if conv else {}
+    return {"dim": dim, "alpha": alpha, "network_args": arguments}
+
+
+def common(sizes: set[Size]) -> tuple[int | str, float | str]:
+    """Rank and alpha that all share, "Dynamic" where they differ."""
+    ranks, alphas = {s.rank for s in sizes}, {s.alpha for s in sizes}
+    return ranks.pop() if len(ranks) == 1 else "Dynamic", alphas.pop() if len(alphas) == 1 else "Dynamic"
 
 
 def picture_facts(run: Run) -> dict[str, Any]:
@@ -99,6 +119,7 @@ def known_hashes(path: str, folder: Path) -> tuple[str, str]:
     if entries:
         return entries[0][3], entries[0][4]
     found = file_hashes(path)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps([*known, [*mark, *found]]), encoding="utf-8")
+    with contextlib.suppress(OSError):  # a full disk costs the time of reading again, no more
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps([*known, [*mark, *found]]), encoding="utf-8")
     return found

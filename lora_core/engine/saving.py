@@ -14,7 +14,7 @@ from lora_core.engine.course import Course, finite
 from lora_core.engine.device import DTYPES
 from lora_core.engine.network import to_lora
 from lora_core.engine.saved_metadata import lora_metadata
-from lora_core.errors import FileError, LoomError
+from lora_core.errors import FileError, LoomError, NotFinite
 from lora_core.events import Saved
 from lora_core.lora_file import write_lora
 from lora_core.tensors import read_header
@@ -60,8 +60,15 @@ def state_path(run: Run) -> Path:
     return run.folder / "state.safetensors"
 
 
+def is_finite(run: Run) -> bool:
+    """Whether every factor holds numbers only."""
+    return all(bool(torch.isfinite(t).all()) for t in run.network.tensors().values())
+
+
 def save_state(run: Run, course: Course) -> Saved:
-    """Write the resumable state."""
+    """Write the resumable state. Raises NotFinite, with an older state as it was, for weights that are not finite."""
+    if not is_finite(run):
+        raise NotFinite("The trained weights are not finite; the state was not written.")
     tensors, optimizer = resume.split_optimizer(run.optimizer.state_dict())
     factors = {f"lora.{name}": t.detach().cpu() for name, t in run.network.tensors().items()}
     schedule = {k: v for k, v in run.schedule.state_dict().items() if k != "lr_lambdas"}
@@ -91,7 +98,7 @@ def report(run: Run, course: Course) -> dict[str, Any]:
         "modules": len(run.network.branches),
         "loss": finite(course.average),
         "losses": [finite(x) for x in course.losses],
-        "held_out": course.held_out,
+        "held_out": [(step, finite(value)) for step, value in course.held_out],
         "saves": course.saves,
         "skipped_steps": course.skipped,
         "rollbacks": course.rollbacks,

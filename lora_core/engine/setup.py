@@ -28,12 +28,14 @@ from lora_core.engine.optimizers import build_optimizer, build_schedule
 from lora_core.engine.prompt import time_ids
 from lora_core.engine.randomness import mix
 from lora_core.engine.schedule import alphas_cumprod
+from lora_core.engine.start import left_out, start_sizes
 from lora_core.engine.textcache import cached_outputs
 from lora_core.engine.tokens import token_ids
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Note, Stage
 from lora_core.jobs.train import TrainJob
 from lora_core.keys import checkpoint_tensors, lora_targets
+from lora_core.lora import Lora
 from lora_core.lora_file import read_lora
 from lora_core.tensors import open_tensors
 
@@ -98,13 +100,16 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     for line in dataset.report.text():
         yield Note(line)
     cache = yield from cached_latents(job, architecture, dataset, device)
-    sizes = branch_sizes(job, architecture)
+    start = read_lora(job.network.start_from, architecture) if job.network.start_from else None
+    sizes = branch_sizes(job, architecture, start)
+    if start and len(start.modules) > len(sizes):
+        yield Note(left_out(job, start, sizes), "warning")
     yield Stage("Loading the text encoder")
     encode, encoders = text_side(job, architecture, dataset, sizes, device, dtype)
     yield Stage("Loading the UNet")
     unet: Any = models.load_unet(job.base, dtype, device)
     unet.to(memory_format=torch.channels_last)
-    net = attached(job, unet, encoders, sizes)
+    net = attached(job, unet, encoders, sizes, start)
     require_room(work_folder(job), net.tensors().values())
     optimizer, sentence = build_optimizer(job.optimization, parameter_groups(job, architecture, net))
     if sentence:
@@ -116,7 +121,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
         job, architecture, device, dtype, prediction_of(job, architecture), noise_schedule(job, architecture),
         dataset, tuple(dataset.held_out_batches()), cache, encode, unet, encoders, net,
         optimizer, build_schedule(job.optimization, optimizer, total), grad_scaler(device, dtype),
-        folder, resume.fingerprint(job, dataset_facts(dataset)), per_epoch, total,
+        folder, resume.fingerprint(job, resume.facts(job, dataset)), per_epoch, total,
         rates(job, architecture),
     )  # fmt: skip
     course = yield from restored(run)
@@ -126,8 +131,8 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
 
 def checked_dtype(job: TrainJob, device: torch.device) -> torch.dtype:
     dtype = pick_dtype(job.memory.dtype, device)
-    if dtype == torch.float16 and device.type == "cpu":
-        raise ConfigError("fp16 does not train on the CPU: set dtype to fp32 or bf16.")
+    if dtype == torch.float16 and device.type != "cuda":
+        raise ConfigError(f"fp16 does not train on the device {device.type}: set dtype to fp32 or bf16.")
     return dtype
 
 
@@ -169,7 +174,7 @@ def component_hash(path: str, architecture: Architecture, component: str, alone:
     """A hash over the first rows of each tensor of one component (of all tensors when the file is the component)."""
     digest = hashlib.sha256()
     with open_tensors(path) as file:
-        sources = {t.source for t in checkpoint_tensors(architecture, component)}
+        sources = set() if alone else {t.source for t in checkpoint_tensors(architecture, component)}
         for name in sorted(file.shapes if alone else sources & file.shapes.keys()):
             shape = file.shapes[name]
             rows = None if not shape else (0, min(shape[0], max(1, HASHED // max(1, math.prod(shape[1:])))))
@@ -181,7 +186,8 @@ def component_hash(path: str, architecture: Architecture, component: str, alone:
 def rates(job: TrainJob, architecture: Architecture) -> dict[str, float]:
     """Learning rate of each component that is trained."""
     o, n = job.optimization, job.network
-    first = o.learning_rate / 5 if o.text_encoder_lr is None else o.text_encoder_lr
+    share = o.learning_rate if o.optimizer == "prodigy" else o.learning_rate / 5  # Prodigy has one rate for all
+    first = share if o.text_encoder_lr is None else o.text_encoder_lr
     second = first if o.text_encoder_2_lr is None else o.text_encoder_2_lr
     found = {"unet": o.learning_rate if n.train_unet else 0.0}
     if n.train_text_encoder:
@@ -191,14 +197,13 @@ def rates(job: TrainJob, architecture: Architecture) -> dict[str, float]:
     return {name: rate for name, rate in found.items() if rate > 0 and name in present}
 
 
-def branch_sizes(job: TrainJob, architecture: Architecture) -> dict[str, network.Size]:
-    """Rank and alpha of every module that gets a branch; from the file when the job starts from a LoRA."""
+def branch_sizes(job: TrainJob, architecture: Architecture, start: Lora | None) -> dict[str, network.Size]:
+    """Rank and alpha of every module that gets a branch; those of `start` when the job starts from a LoRA."""
     trained = rates(job, architecture)
     if not trained:
         raise ConfigError("Every learning rate is 0: nothing would be trained.")
-    if job.network.start_from:
-        lora = read_lora(job.network.start_from, architecture)
-        return {n: network.Size(m.rank, m.alpha) for n, m in lora.modules.items() if n.split(".")[0] in trained}
+    if start is not None:
+        return start_sizes(job, start, trained)
     targets = lora_targets(architecture, conv=job.network.conv_rank > 0)
     return network.sizes_of([t for t in targets if t.canonical.split(".")[0] in trained], job.network)
 
@@ -226,14 +231,13 @@ def text_mark(job: TrainJob, architecture: Architecture, dtype: torch.dtype) -> 
 
 
 def attached(
-    job: TrainJob, unet: nn.Module, encoders: tuple[nn.Module, ...], sizes: dict[str, network.Size]
+    job: TrainJob, unet: nn.Module, encoders: tuple[nn.Module, ...], sizes: dict[str, network.Size], start: Lora | None
 ) -> network.Network:
     components = {"unet": unet} | dict(zip(("text_encoder", "text_encoder_2"), encoders))
     net = network.attach(components, sizes, job.network.dropout, job.seed)
     network.train_only(components.values(), net)
-    if job.network.start_from:
-        whole = read_lora(job.network.start_from)
-        network.fill(net, network.only(whole, net))
+    if start is not None:
+        network.fill(net, network.only(start, net))
     if job.memory.gradient_checkpointing:
         checkpoint_gradients(components.values())
     return net
@@ -263,12 +267,6 @@ def cache_folder(job: TrainJob) -> Path:
     return Path(job.memory.cache_dir) if job.memory.cache_dir else work_folder(job) / "cache"
 
 
-def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """The pictures and captions by content: a state belongs to exactly these."""
-    pictures = [*dataset.pictures, *dataset.held_out]
-    return {"pictures": [[p.content_hash, p.caption] for p in pictures]}
-
-
 def restored(run: Run) -> Iterator[Event] | Generator[Event, None, Course]:
     """Go on from the state of an interrupted run of the same job, if there is one and the job allows it."""
     path = run.folder / "state.safetensors"
@@ -277,7 +275,8 @@ def restored(run: Run) -> Iterator[Event] | Generator[Event, None, Course]:
         if path.exists():
             kept = path.with_name(f"state-{int(time.time())}.safetensors")
             path.rename(kept)
-            yield Note(f"A state of other settings or pictures was found; it is kept as {kept.name}. Starting anew.")
+            why = "A state of other settings or pictures was found" if run.job.resume else "Resume is off"
+            yield Note(f"{why}; the earlier state is kept as {kept.name}. Starting anew.")
         return Course(session=mix(run.job.seed, run.mark) & 0xFFFFFFFF, started_at=time.time())
     with torch.no_grad():
         for name, tensor in run.network.tensors().items():

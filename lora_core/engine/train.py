@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import torch
@@ -21,9 +22,11 @@ from lora_core.engine.preview import draw_previews
 from lora_core.engine.randomness import mix
 from lora_core.engine.setup import Run, prepare
 from lora_core.engine.validation import held_out_loss
-from lora_core.errors import LoomError
+from lora_core.errors import Interrupted, LoomError
 from lora_core.events import Event, Finished, Loss, Note, Progress, Stage
 from lora_core.jobs.train import TrainJob
+
+FAULTS = (LoomError, OSError, RuntimeError, MemoryError)
 
 
 def train(job: TrainJob, commands: Commands | None = None) -> Iterator[Event]:
@@ -33,7 +36,7 @@ def train(job: TrainJob, commands: Commands | None = None) -> Iterator[Event]:
     what was trained is written before the error is raised.
     """
     commands = commands or Commands()
-    run, course = yield from prepare(job)
+    run, course = yield from until_stopped(prepare(job), commands)
     try:
         yield from steps(run, course, commands)
     except GeneratorExit:
@@ -43,6 +46,21 @@ def train(job: TrainJob, commands: Commands | None = None) -> Iterator[Event]:
         yield from keep_work(run, course, error)
         raise
     yield from finish(run, course, stopped=course.step < run.total_steps)
+
+
+def until_stopped(
+    preparation: Generator[Event, None, tuple[Run, Course]], commands: Commands
+) -> Generator[Event, None, tuple[Run, Course]]:
+    """The preparation's events and result. Raises Interrupted when it is stopped between two of its events."""
+    while True:
+        try:
+            event = next(preparation)
+        except StopIteration as end:
+            return end.value
+        if commands.stop:
+            preparation.close()
+            raise Interrupted("The training was stopped before its first step; nothing was changed.")
+        yield event
 
 
 def steps(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
@@ -57,7 +75,7 @@ def steps(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
         course.step += 1
         course.losses.append(loss)
         yield from after_step(run, course, commands, loss)
-        commands.wait_while_paused()
+        yield from paused(run, course, commands)
 
 
 def one_step(run: Run, step: int) -> tuple[float, float]:
@@ -119,13 +137,36 @@ def after_step(run: Run, course: Course, commands: Commands, loss: float | None)
     yield Progress(step, run.total_steps, None if per_step is None else per_step * (run.total_steps - step))
     if commands.take("sample") or (due(step, job.saves.preview_every_steps) and step > 0):
         yield from draw_previews(run, step)
-    save_due = due(step, job.saves.save_every_steps) or due(step, job.saves.save_every_epochs * run.steps_per_epoch)
-    asked = commands.take("save")
-    if (save_due and step > 0 and not last) or (asked and step):
+    yield from saves(run, course, commands.take("save"))
+
+
+def saves(run: Run, course: Course, asked: bool) -> Iterator[Event]:
+    """Save what is due or asked for after `course.step` steps; nothing while the factors are not finite."""
+    job, step = run.job.saves, course.step
+    between = 0 < step < run.total_steps
+    every = due(step, job.save_every_steps) or due(step, job.save_every_epochs * run.steps_per_epoch)
+    lora = (asked and step > 0) or (between and every)
+    state = (asked and step > 0) or (between and due(step, job.state_every_steps))
+    if (lora or state) and not saving.is_finite(run):
+        yield Note(f"Nothing was saved after step {step}: the weights are not finite.", "warning")
+        return
+    if lora:
         yield saving.save_lora(run, course, saving.step_name(run, step))
         course.saves.append(step)
-    if (due(step, job.saves.state_every_steps) and step > 0 and not last) or (asked and step):
+    if state:
         yield saving.save_state(run, course)
+
+
+def paused(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
+    """Wait while `pause` is up; what is asked for meanwhile is drawn and saved. The time does not count as training."""
+    began = time.monotonic()
+    while commands.pause and not commands.stop:
+        commands.wait_while_paused(0.25)
+        if commands.take("sample"):
+            yield from draw_previews(run, course.step)
+        if commands.take("save"):
+            yield from saves(run, course, asked=True)
+    course.began += time.monotonic() - began
 
 
 def due(step: int, every: int) -> bool:
@@ -142,7 +183,12 @@ def finish(run: Run, course: Course, stopped: bool) -> Iterator[Event]:
         name = saving.step_name(run, course.step)
     else:
         name = run.job.name
-    saved = saving.save_lora(run, course, name)
+    try:
+        saved = saving.save_lora(run, course, name)
+    except Exception as error:
+        if not stopped:
+            yield from keep_work(run, course, error)
+        raise
     yield saved
     if not stopped:
         saving.drop_state(run)
@@ -162,10 +208,10 @@ def keep_work(run: Run, course: Course, error: Exception) -> Iterator[Event]:
         saved = saving.save_lora(run, course, saving.step_name(run, course.step))
         yield saved
         yield Note(f"What was trained in {course.step} steps is kept in {Path(saved.path).name}.", "warning")
-    except (LoomError, OSError) as second:
+    except FAULTS as second:
         last = f" The last save is of step {course.saves[-1]}." if course.saves else ""
         yield Note(f"What was trained could not be saved either: {second}{last}", "warning")
     try:
         yield saving.save_state(run, course)
-    except (LoomError, OSError) as second:
+    except FAULTS as second:
         yield Note(f"The state to resume from could not be written: {second}", "warning")

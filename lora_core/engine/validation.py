@@ -10,6 +10,7 @@ from lora_core.engine.conditioning import unet_arguments
 from lora_core.engine.device import autocast
 from lora_core.engine.epochs import Batch
 from lora_core.engine.loss import squared_error
+from lora_core.engine.network import without_dropout
 from lora_core.engine.noise import diffuse, draw_noise
 from lora_core.jobs.train import NoiseAndLoss
 
@@ -22,7 +23,8 @@ TIMESTEPS = (200, 400, 600, 800)
 @torch.no_grad()
 def held_out_loss(run: Run) -> float:
     """Unweighted mean squared error over all held-out pictures at four timesteps."""
-    errors = [timestep_errors(run, batch, t) for batch in run.held_out for t in TIMESTEPS]
+    with without_dropout((run.unet, *run.encoders)):
+        errors = [timestep_errors(run, batch, t) for batch in run.held_out for t in TIMESTEPS]
     return float(torch.cat(errors).mean())
 
 

@@ -118,7 +118,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Optimization:
-    optimizer: str = setting("adamw", "Optimizer", choices=OPTIMIZERS)
+    optimizer: str = setting(
+        "adamw", "Optimizer", "prodigy finds its rate itself: set the learning rate to 1.", choices=OPTIMIZERS
+    )
     learning_rate: float = setting(1e-4, "Learning rate", "For the UNet's LoRA.", min=0, max=10)
     text_encoder_lr: float | None = setting(
         None, "Text encoder learning rate", "Empty: a fifth of the learning rate. 0: not trained.", min=0, max=10
@@ -238,11 +240,21 @@ class TrainJob:
             found.append("No pictures are named: set the dataset's folder.")
         if not self.network.train_unet and not self.network.train_text_encoder:
             found.append("Neither the UNet nor the text encoder is trained: switch one on.")
+        if self.optimization.optimizer == "prodigy" and not self.has_one_rate():
+            found.append(
+                "Prodigy takes one learning rate: leave the text encoders' empty, or set them to 0 or the same."
+            )
         if self.noise.min_timestep >= self.noise.max_timestep:
             found.append("The first timestep (min_timestep) must be below the last (max_timestep).")
         if self.captions.max_tokens % 75:
             found.append("Caption length (max_tokens) must be 75, 150 or 225.")
         return found + name_problems(self.name)
+
+    def has_one_rate(self) -> bool:
+        """Whether all parts that are trained have the same learning rate."""
+        o, n = self.optimization, self.network
+        rates = {o.text_encoder_lr, o.text_encoder_2_lr} if n.train_text_encoder and n.train_unet else set()
+        return rates <= {None, 0, o.learning_rate}
 
 
 def name_problems(name: str) -> list[str]:
