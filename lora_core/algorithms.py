@@ -38,6 +38,8 @@ def change(
         return ia3(parts, _needed(weight))
     if algorithm not in functions:
         raise KeyMismatch(f"{algorithm} networks cannot be applied")
+    if "dora_scale" in parts or "magnitude" in parts:
+        weight = _needed(weight)
     try:
         found = functions[algorithm](parts, tuple(shape))
     except (RuntimeError, KeyError) as error:

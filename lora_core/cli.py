@@ -33,6 +33,9 @@ VERBS = {
     "merge-checkpoint": "bake LoRAs into a checkpoint",
     "extract": "extract the difference of two checkpoints as a LoRA",
     "resize": "give a LoRA a smaller rank",
+    "convert": "bring a LoRA of any dialect or algorithm into another dialect",
+    "repair": "put hashes, alphas, metadata and keys of a LoRA right",
+    "metadata": "show or edit what a LoRA says about itself",
     "inspect": "say what is in a LoRA or a checkpoint",
     "doctor": "say what works here and what to do about the rest",
 }

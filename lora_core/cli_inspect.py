@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lora_core.errors import FileError
+from lora_core.errors import FileError, KeyMismatch
 
 
 def main(arguments: list[str]) -> int:
@@ -16,11 +16,36 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m lora_core inspect")
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="all facts and metadata as JSON, one file a line")
+    parser.add_argument("--numbers", action="store_true", help="read the weights: norms, NaN, zero layers, hashes")
+    parser.add_argument("--base", default="", metavar="FILE", help="compare with this base model")
+    parser.add_argument("--picture", default="", metavar="FILE.png", help="draw the norm by block and layer")
     options = parser.parse_args(arguments)
     for file in options.files:
         facts = summary(Path(file))
-        print(json.dumps(facts) if options.json else "\n".join(lines(facts)))
+        told = lines(facts)
+        if facts["kind"] == "LoRA":
+            told += inspected(file, options, facts)
+        print(json.dumps(facts) if options.json else "\n".join(told))
     return 0
+
+
+def inspected(file: str, options: argparse.Namespace, facts: dict[str, Any]) -> list[str]:
+    """What the inspect job says about a LoRA: lines for a person; the report goes into `facts`."""
+    from lora_core.events import Finished, Note
+    from lora_core.jobs.files import InspectJob
+    from lora_core.run import run
+
+    told: list[str] = []
+    try:
+        for event in run(InspectJob(file, options.base, options.numbers, options.picture)):
+            if isinstance(event, Note):
+                told.append(event.text)
+            elif isinstance(event, Finished):
+                facts["inspection"] = {k: v for k, v in event.report.items() if k != "metadata"}
+    except KeyMismatch as error:
+        facts["fault"] = str(error)
+        told.append(f"  {error}")
+    return told
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -34,7 +59,7 @@ def summary(path: Path) -> dict[str, Any]:
     ranks = Counter(info.shape[0] for info in downs.values())
     return {
         "file": str(path),
-        "kind": "LoRA" if downs else "checkpoint",
+        "kind": "LoRA" if downs or any(part in name for name in header.tensors for part in MARKS) else "checkpoint",
         "tensors": len(header.tensors),
         "dtypes": dict(Counter(info.dtype for info in header.tensors.values())),
         "modules": dict(Counter(name.split("_text_model")[0].split("_")[1] for name in downs)),
@@ -43,6 +68,7 @@ def summary(path: Path) -> dict[str, Any]:
     }
 
 
+MARKS = ("lora", "hada_w1", "lokr_w", "on_input", "w_norm", ".diff")
 TOLD = {
     "ss_output_name": "name",
     "ss_base_model_version": "base family",

@@ -92,6 +92,12 @@ def balanced(found: Svd, shape: Sequence[int], scale: float = 1.0, times: float 
     return shaped(found.u * (root * sign), found.vh * root[:, None], shape, scale * len(found.s))
 
 
+def folded(module: LoraModule) -> LoraModule:
+    """The same change with alpha = rank, for formats without an alpha: the scale goes into `up`."""
+    flat = plain(module)
+    return LoraModule(flat.down, _times(flat.up, flat.scale), float(flat.rank))
+
+
 def norm(module: LoraModule) -> float:
     """The Frobenius norm of the change, without forming it: |up down|^2 = sum((up^T up) * (down down^T))."""
     flat = plain(module)

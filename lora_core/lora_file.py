@@ -145,8 +145,18 @@ def write_lora(
     Raises NotFinite, KeyMismatch, FileError or DiskFull; then an older file of that name is as it was.
     """
     keys = lora_targets(targets, conv=True) if isinstance(targets, Architecture) else tuple(targets)
-    tensors = kohya_tensors(lora, {key.canonical: key for key in keys})
-    infos = {name: (dtype if t.dim() else torch.float32, tuple(t.shape)) for name, t in tensors.items()}
+    write_kohya_tensors(path, kohya_tensors(lora, {key.canonical: key for key in keys}), dtype, metadata)
+
+
+def write_kohya_tensors(
+    path: str | Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None, metadata: Mapping[str, str]
+) -> None:
+    """Write named tensors with the hashes of a LoRA file, as `write_lora` does: atomically, verified.
+
+    `dtype` None keeps each tensor's own number format.
+    """
+    formats = {name: t.dtype if dtype is None else dtype if t.dim() else torch.float32 for name, t in tensors.items()}
+    infos = {name: (formats[name], tuple(t.shape)) for name, t in tensors.items()}
     kept = {k: v for k, v in metadata.items() if k not in HASH_KEYS}
     hashes = dict(zip(HASH_KEYS, _hashes(tensors, infos, kept)))
     with TensorWriter(path, infos, {**kept, **hashes}) as writer:

@@ -72,7 +72,10 @@ def _unknown(rest: list[str], file: str) -> str:
         return f"{file} is a base model, not a LoRA."
     for mark, kind in OTHER_KINDS.items():
         if any(f"{mark}." in f"{key}." for key in rest):
-            return f"{file} is a {kind} network; only LoRA and LoCon can be read. Example: {rest[0]}."
+            return (
+                f"{file} is a {kind} network; only LoRA and LoCon can be read here (convert makes a LoRA of it). "
+                f"Example: {rest[0]}."
+            )
     return f"{file} holds {len(rest)} tensors that belong to no LoRA, e.g. {', '.join(sorted(rest)[:3])}."
 
 

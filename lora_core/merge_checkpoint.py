@@ -23,7 +23,7 @@ from lora_core.jobs.tools import MergeIntoCheckpointJob
 from lora_core.networks import Change, NetworkFile
 from lora_core.shapes import Architecture
 from lora_core.tensor_writer import TensorWriter
-from lora_core.tensors import TensorFile, TensorInfo, read_header
+from lora_core.tensors import TensorInfo, TensorSource, open_tensors, read_header
 from lora_core.tool_files import FORMATS, check_inputs, check_output, heed
 
 PROGRESS_EVERY = 64
@@ -94,11 +94,11 @@ def _line(lines: Sequence[str], index: int) -> str:
     return lines[index] if index < len(lines) else ""
 
 
-def open_checkpoint(path: str) -> TensorFile:
-    """A single .safetensors file: what can be streamed. Raises FileError."""
-    if Path(path).is_dir() or Path(path).suffix.lower() != ".safetensors":
-        raise FileError(f"{Path(path).name} is no .safetensors file; convert the checkpoint to one first.")
-    return TensorFile(path)
+def open_checkpoint(path: str) -> TensorSource:
+    """A checkpoint in one file (a pickle through weights_only is held in memory). Raises FileError."""
+    if Path(path).is_dir():
+        raise FileError(f"{Path(path).name} is a folder; LoRAs can be merged into a checkpoint of one file only.")
+    return open_tensors(path)
 
 
 def plan_merge(
@@ -152,7 +152,7 @@ def _fits(target: Target, base: tuple[int, ...]) -> None:
 
 
 def _stream(
-    base: TensorFile, plan: Plan, dtype: str, result: tuple[Path, dict[str, str]], commands: Commands | None
+    base: TensorSource, plan: Plan, dtype: str, result: tuple[Path, dict[str, str]], commands: Commands | None
 ) -> Iterator[Event]:
     output, metadata = result
     infos = {name: (_format(base, name, dtype), base.shapes[name]) for name in base.shapes}
@@ -177,7 +177,7 @@ def _verify(written: Path, planned: Mapping[str, TensorInfo]) -> None:
         raise KeyMismatch(f"{written.name} reads back with other tensors than were written; the disk may be faulty.")
 
 
-def _format(base: TensorFile, name: str, dtype: str) -> torch.dtype:
+def _format(base: TensorSource, name: str, dtype: str) -> torch.dtype:
     """Floating numbers get the wanted format; whole numbers (position ids) stay as they are."""
     stored = base.dtype(name)
     return FORMATS[dtype] if dtype != "same" and stored.is_floating_point else stored
@@ -215,15 +215,22 @@ def changed(tensor: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
         if target.bias:
             _add(found, target.file.tensors(target.canonical)["diff_b"].float().flatten(), target)
             continue
-        view, weight = _module_view(found, target), _module_view(original, target)
-        delta = target.file.delta(target.canonical, weight if _needs_weight(target.change) else None, tuple(view.shape))
-        if delta is not None:
-            view.add_(delta, alpha=target.weight)
+        _add_weight(_module_view(found, target), _module_view(original, target), target)
     return found
 
 
-def _needs_weight(change: Change) -> bool:
-    return change.is_dora or change.algorithm == "ia3"
+def _add_weight(view: torch.Tensor, original: torch.Tensor, target: Target) -> None:
+    """Add one change to the layer's weight in place; a plain LoRA's is never formed."""
+    change, file = target.change, target.file
+    if change.is_plain and "mid" not in change.parts:
+        module = file.module(target.canonical)
+        up, down = module.up.float().flatten(1), module.down.float().flatten(1)
+        view.view(len(view), -1).addmm_(up, down, alpha=target.weight * module.scale)
+        return
+    needed = change.is_dora or change.algorithm == "ia3"
+    delta = file.delta(target.canonical, original if needed else None, tuple(view.shape))
+    if delta is not None:
+        view.add_(delta, alpha=target.weight)
 
 
 def _add(found: torch.Tensor, delta: torch.Tensor, target: Target) -> None:

@@ -58,8 +58,8 @@ class Change:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a LoRA or LoCon as it stands."""
-        return self.algorithm == "lora" and not self.is_dora and "diff_b" not in self.parts
+        """Whether the weight's change is a LoRA or LoCon as it stands."""
+        return self.algorithm == "lora" and not self.is_dora
 
 
 def split(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -200,7 +200,12 @@ def family(
     said = family_by_metadata(metadata)
     if said in fitting or len(fitting) == 1:
         return said if said in fitting else fitting[0]
-    downs: dict[str, tuple[int, ...] | None] = {
-        name: shapes[parts["down"]] if "down" in parts else None for name, parts in groups.items()
-    }
-    return family_by_shape(downs, fitting)
+    downs = {name: shapes[parts["down"]] if "down" in parts else None for name, parts in groups.items()}
+    return family_by_shape(_telling(downs, fitting[0]), fitting)
+
+
+def _telling(downs: dict[str, tuple[int, ...] | None], family: str) -> dict[str, tuple[int, ...] | None]:
+    """Without proj_in and proj_out where kernels are stored flat: there, linear and 1x1 layers look the same."""
+    names = released_layers(family)
+    flat = any(shape and len(shape) == 2 and names[n].key.is_conv3x3 for n, shape in downs.items() if n in names)
+    return {n: s for n, s in downs.items() if not (flat and n.endswith(("proj_in", "proj_out")))}

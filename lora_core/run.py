@@ -15,6 +15,7 @@ from lora_core.errors import ConfigError, DiskFull, EngineMissing, LoomError, Ou
 from lora_core.events import Event
 from lora_core.jobs import GenerateJob, InpaintJob, TrainJob
 from lora_core.jobs.demo import DemoJob
+from lora_core.jobs.files import ConvertJob, InspectJob, MetadataJob, RepairJob
 from lora_core.jobs.tools import ExtractJob, MergeIntoCheckpointJob, MergeJob, ResizeJob
 
 
@@ -34,6 +35,10 @@ RUNNERS: dict[str, Runner] = {
     "merge-checkpoint": Runner(MergeIntoCheckpointJob, "lora_core.merge_checkpoint:merge_into_checkpoint"),
     "extract": Runner(ExtractJob, "lora_core.extract:extract"),
     "resize": Runner(ResizeJob, "lora_core.resize:resize"),
+    "convert": Runner(ConvertJob, "lora_core.convert:convert"),
+    "repair": Runner(RepairJob, "lora_core.repair:repair"),
+    "inspect": Runner(InspectJob, "lora_core.inspect_job:inspect"),
+    "metadata": Runner(MetadataJob, "lora_core.metadata_edit:edit_metadata"),
 }
 
 ENGINE_PACKAGES = ("diffusers", "transformers", "tokenizers", "peft", "accelerate", "safetensors", "huggingface_hub")

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +20,7 @@ from lora_core.lora_file import write_lora
 from lora_core.lora_metadata import Summary, minimal_metadata
 from lora_core.shapes import Architecture
 
+Number = TypeVar("Number", int, float)
 FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 CARRIED = ("ss_sd_model_name", "ss_sd_model_hash", "ss_new_sd_model_hash", "ss_clip_skip", "ss_resolution")
 
@@ -104,7 +106,7 @@ def summary_of(
     return summary, carried
 
 
-def _only(values: Iterable[float]) -> int | float | str:
+def _only(values: Iterable[Number]) -> Number | str:
     """The one value that all have, or "Dynamic"."""
     found = set(values)
     return found.pop() if len(found) == 1 else "Dynamic"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +22,7 @@ from lora_core.keys import checkpoint_tensors, lora_targets
 from lora_core.lora import Lora
 from lora_core.lora_file import read_lora, write_lora
 from lora_core.run import run
-from lora_core.tensors import open_tensors, read_header, read_key
+from lora_core.tensors import TensorWriter, open_tensors, read_header, read_key
 
 
 def with_peft(model, lora, component, strength):
@@ -220,7 +221,7 @@ def test_wrong_inputs_are_sentences_and_leave_nothing(tmp_path, monkeypatch):
         ((), {}, ConfigError, "No LoRA"),
         ((LoraUse(a),), {"base": ""}, ConfigError, "No base"),
         ((LoraUse(a),), {"base": str(cut)}, FileError, "cut off"),
-        ((LoraUse(a),), {"base": str(tmp_path / "base.ckpt")}, FileError, "no .safetensors"),
+        ((LoraUse(a),), {"base": str(tmp_path / "base.ckpt")}, FileError, "base.ckpt"),
         ((LoraUse(a),), {"base": a}, FileError, "LoRA, not a base"),
         ((LoraUse(a),), {"base": str(tiny.checkpoint("refiner"))}, FileError, "refiner"),
         ((LoraUse(x),), {}, KeyMismatch, "made for SDXL"),
@@ -234,6 +235,16 @@ def test_wrong_inputs_are_sentences_and_leave_nothing(tmp_path, monkeypatch):
     for _ in range(3):
         next(events)
     events.close()
+    writes = iter(range(9))
+
+    def full(self, data, place):
+        if next(writes, None) is None:
+            raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorWriter, "_write", full)
+        with pytest.raises(DiskFull, match="No room left"):
+            list(run(MergeIntoCheckpointJob(base, (LoraUse(a),), output)))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(DiskFull, match="GB left"):
         list(run(MergeIntoCheckpointJob(base, (LoraUse(a),), output)))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_merge import SHAPES, finished, lora_file, module
 
-from lora_core.factors import truncated
+from lora_core.factors import Share, balanced, concatenated, difference, shaped, truncated
 from lora_core.jobs.tools import ResizeJob
 from lora_core.lora_file import read_lora
 from lora_core.svd import RankRule, approximate, product_svd, random_svd, relative_error, tails
@@ -22,8 +22,6 @@ from lora_core.tensors import data_hash
 def test_the_same_rank_is_the_same_bits_and_the_factors_rebuilt_the_same_change(shape, rank, alpha, seed):
     m = module(shape, rank, alpha, seed)
     assert truncated(m, RankRule("fixed", 0, rank)) == (m, 0.0)
-    from lora_core.factors import balanced
-
     found = product_svd(m.up.flatten(1), m.down.flatten(1))
     again = balanced(found, shape, m.scale, m.scale)
     assert (again.delta() - m.delta()).norm() <= 1e-5 * m.delta().norm()
@@ -130,3 +128,25 @@ def test_dynamic_rules_write_mixed_ranks(tmp_path, rule, value):
     report = finished(ResizeJob(a, str(tmp_path / "b.safetensors"), rank=7, rule=rule, value=value)).report
     assert 1 <= report["smallest_rank"] < report["largest_rank"] <= 7
     assert read_lora(tmp_path / "b.safetensors").metadata["ss_network_dim"] == "Dynamic"
+
+
+@pytest.mark.parametrize("shape", [(1280, 1280), (10240, 1280), (320, 768), (640, 320, 3, 3), (320, 4, 3, 3)])
+def test_true_shapes(shape):
+    """A change built from known singular values; the merge of it with another is told by random vectors."""
+    g = torch.Generator().manual_seed(0)
+    rows, columns = shape[0], math.prod(shape[1:])
+    s = torch.tensor([9.0, 5.0, 3.0, 1.0, 0.5, 0.25])
+    u, _ = torch.linalg.qr(torch.randn(rows, 6, generator=g))
+    v, _ = torch.linalg.qr(torch.randn(columns, 6, generator=g))
+    m = shaped(u * s, v.T, shape, 6.0)
+    for rank in (1, 3, 5):
+        found, error = truncated(m, RankRule("fixed", 0, rank))
+        best = float(s[rank:].norm() / s.norm())
+        assert error == pytest.approx(best, rel=1e-4)
+        assert difference(found, m) == pytest.approx(best, rel=1e-4)
+    other = module(shape, 4, 2.0, 1)
+    both = concatenated([Share(0.6, m), Share(-0.4, other)])
+    x = torch.randn(columns, 3, generator=g)
+    wanted = 0.6 * (m.delta().flatten(1) @ x) - 0.4 * (other.delta().flatten(1) @ x)
+    assert (both.delta().flatten(1) @ x - wanted).norm() <= 1e-5 * wanted.norm()
+    assert relative_error(m.delta().flatten(1), random_svd(m.delta().flatten(1), 6, generator=g)) < 1e-5
