@@ -75,7 +75,7 @@ def test_the_truncated_merge_is_the_best_of_its_rank(shape, parts, rank):
     found, error = truncated(whole, RankRule("fixed", 0, rank))
     matrix = whole.delta().flatten(1).double()
     s = torch.linalg.svdvals(matrix)
-    best = float((s[rank:].square().sum().sqrt() / matrix.norm().clamp(min=1e-12)))
+    best = float(s[rank:].square().sum().sqrt() / matrix.norm().clamp(min=1e-12))
     floor = 1e-5 * sum(m.norm() for m in (whole.up.flatten(1) @ whole.down.flatten(1),)) * abs(whole.scale)
     lost = float((found.delta().flatten(1).double() - matrix).norm())
     assert lost <= best * float(matrix.norm()) * 1.001 + float(floor) + 1e-5
