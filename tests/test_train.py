@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lora_core.commands import Commands
+from lora_core.engine import saving
 from lora_core.engine.setup import prepare
 from lora_core.engine.train import batch_loss, batches_of, one_step
 from lora_core.errors import DiskFull, LoomError
@@ -212,6 +213,23 @@ def test_a_crash_in_the_middle_keeps_what_was_trained(tmp_path, pictures, monkey
     kept = [e for e in events if isinstance(e, Saved) and e.kind == "lora"]
     assert Path(kept[-1].path).name == "tiny-000004.safetensors" and Path(kept[-1].path).exists()
     assert (tmp_path / "tiny.loom" / "state.safetensors").exists()
+
+
+def test_a_last_save_that_fails_keeps_a_state_from_which_it_is_made_up_for(tmp_path, pictures, monkeypatch):
+    real, full = saving.write_lora, iter((True, True))
+
+    def failing(*a):
+        if next(full, False):
+            raise DiskFull("No room left.")
+        real(*a)
+
+    monkeypatch.setattr(saving, "write_lora", failing)
+    job = job_for(tmp_path, pictures, steps=2, state_every_steps=0, train_text_encoder=False)
+    with pytest.raises(DiskFull):
+        list(run(job))
+    events = list(run(job))
+    assert any("Resuming from step 2" in e.text for e in events if isinstance(e, Note))
+    assert Path(events[-1].outputs[0]).name == "tiny.safetensors" and not losses(events)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions work otherwise on Windows")

@@ -87,11 +87,14 @@ def drop_state(run: Run) -> None:
     state_path(run).unlink(missing_ok=True)
 
 
+def require_learned(run: Run) -> None:
+    """Raises LoomError when the LoRA would do nothing."""
+    if not any(bool(branch.up.detach().any()) for branch in run.network.branches.values()):
+        raise LoomError("The LoRA learned nothing: its up weights are all 0. Raise the learning rate or the steps.")
+
+
 def report(run: Run, course: Course) -> dict[str, Any]:
     """The figures of a run, for people and for the hosts' pages."""
-    norms = torch.stack([b.up.detach().float().norm().cpu() for b in run.network.branches.values()])
-    if not float(norms.max()) > 0:
-        raise LoomError("The LoRA learned nothing: its up weights are all 0. Raise the learning rate or the steps.")
     return {
         "steps": course.step,
         "total_steps": run.total_steps,

@@ -192,6 +192,7 @@ def finish(run: Run, course: Course, stopped: bool) -> Iterator[Event]:
     yield saved
     if not stopped:
         saving.drop_state(run)
+        saving.require_learned(run)
     report = saving.report(run, course)
     saving.write_report(run, report)
     release(run.device)
