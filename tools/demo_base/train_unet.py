@@ -16,9 +16,7 @@ from train_text_encoder import noise_words
 from world import WORK, attributes, caption
 
 BATCH = 16
-RATE = 8e-4
 DROPOUT = 0.1
-DECAY = 0.999
 
 
 class Captions:
@@ -37,9 +35,16 @@ class Captions:
         return self.encoder(pad(self.clip(texts, truncation=True, max_length=77).input_ids)).last_hidden_state
 
 
-def loss_of(model: nn.Module, x: torch.Tensor, context: torch.Tensor, bar: torch.Tensor) -> torch.Tensor:
-    """Min-SNR-5 weighted epsilon error of a batch [b, 4, 16, 16]."""
-    t = torch.randint(0, 1000, (len(x),))
+def timesteps(count: int, second: bool) -> torch.Tensor:
+    """Uniform; in the second round the later of two draws, because the late ones decide the colours of large areas."""
+    draws = torch.randint(0, 1000, (2, count))
+    return draws.amax(0) if second else draws[0]
+
+
+def loss_of(
+    model: nn.Module, x: torch.Tensor, context: torch.Tensor, bar: torch.Tensor, t: torch.Tensor
+) -> torch.Tensor:
+    """Min-SNR-5 weighted epsilon error of a batch [b, 4, 16, 16] at timesteps [b]."""
     a = bar[t]
     noise = torch.randn_like(x)
     noisy = a.sqrt()[:, None, None, None] * x + (1 - a).sqrt()[:, None, None, None] * noise
@@ -53,28 +58,30 @@ def save(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, step: int) -> None:
+def follow(average: nn.Module, model: nn.Module, step: int, most: float) -> None:
     """One step of the exponential moving average."""
-    decay = min(DECAY, (step + 1) / (step + 10))
+    decay = min(most, (step + 1) / (step + 10))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
 def train(model: nn.Module, average: nn.Module, options: argparse.Namespace) -> None:
     latents = load_file(WORK / "latents.safetensors")["latents"].float()
     run = torch.compile(model) if options.compile else model
-    captions, bar, rng = Captions(0), alphas_bar(), np.random.default_rng(1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+    seed = 2 if options.second else 0
+    captions, bar, rng = Captions(seed), alphas_bar(), np.random.default_rng(seed + 1)
+    rate = RATE / 2 if options.second else RATE
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
     saved, mean = time.monotonic(), 1.0
-    for step in course(optimizer, options.steps, options.minutes, warmup=200):
+    for step in course(optimizer, options.steps, options.minutes, warmup=20 if options.resume else 200):
         picked = rng.integers(len(latents), size=BATCH)
-        loss = loss_of(run, latents[picked], captions(picked), bar)
+        loss = loss_of(run, latents[picked], captions(picked), bar, timesteps(BATCH, options.second))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        follow(average, model, step)
+        follow(average, model, step, 0.98 if options.resume else 0.999)
         mean += (loss.item() - mean) * max(0.01, 1 / (step + 1))
-        if step % 50 == 0:
+        if step % 25 == 0:
             print(f"{time.strftime('%H:%M:%S')} unet {step} loss {mean:.4f}", flush=True)
         if time.monotonic() - saved > options.save_minutes * 60:
             saved = time.monotonic()
@@ -86,10 +93,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--second", action="store_true", help="go on from the saved UNet at half the rate")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; takes minutes to begin")
+    parser.add_argument("--rate", type=float, default=8e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="polish the saved weights, mostly at noisy timesteps")
     options = parser.parse_args()
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     model = unet().to(memory_format=torch.channels_last)
+    if options.second:
+        model.load_state_dict(load_file(WORK / "unet.safetensors"))
+    if options.resume:
+        model.load_state_dict(load_file(WORK / "unet.safetensors"))
     average = copy.deepcopy(model).requires_grad_(False)
     train(model, average, options)
     save(average)
