@@ -16,7 +16,9 @@ from train_text_encoder import noise_words
 from world import WORK, attributes, caption
 
 BATCH = 16
+RATE = 8e-4
 DROPOUT = 0.1
+DECAY = 0.999
 
 
 class Captions:
@@ -58,9 +60,9 @@ def save(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, step: int, most: float) -> None:
+def follow(average: nn.Module, model: nn.Module, step: int) -> None:
     """One step of the exponential moving average."""
-    decay = min(most, (step + 1) / (step + 10))
+    decay = min(DECAY, (step + 1) / (step + 10))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
@@ -72,16 +74,16 @@ def train(model: nn.Module, average: nn.Module, options: argparse.Namespace) -> 
     rate = RATE / 2 if options.second else RATE
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
     saved, mean = time.monotonic(), 1.0
-    for step in course(optimizer, options.steps, options.minutes, warmup=20 if options.resume else 200):
+    for step in course(optimizer, options.steps, options.minutes, warmup=200):
         picked = rng.integers(len(latents), size=BATCH)
         loss = loss_of(run, latents[picked], captions(picked), bar, timesteps(BATCH, options.second))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        follow(average, model, step, 0.98 if options.resume else 0.999)
+        follow(average, model, step)
         mean += (loss.item() - mean) * max(0.01, 1 / (step + 1))
-        if step % 25 == 0:
+        if step % 50 == 0:
             print(f"{time.strftime('%H:%M:%S')} unet {step} loss {mean:.4f}", flush=True)
         if time.monotonic() - saved > options.save_minutes * 60:
             saved = time.monotonic()
@@ -95,15 +97,10 @@ def main() -> None:
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--second", action="store_true", help="go on from the saved UNet at half the rate")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; takes minutes to begin")
-    parser.add_argument("--rate", type=float, default=8e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="polish the saved weights, mostly at noisy timesteps")
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    torch.manual_seed(0)
     model = unet().to(memory_format=torch.channels_last)
     if options.second:
-        model.load_state_dict(load_file(WORK / "unet.safetensors"))
-    if options.resume:
         model.load_state_dict(load_file(WORK / "unet.safetensors"))
     average = copy.deepcopy(model).requires_grad_(False)
     train(model, average, options)
