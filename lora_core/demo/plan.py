@@ -25,7 +25,7 @@ ASSETS = Path(__file__).parents[1] / "assets" / "demo"
 STRENGTHS = (0.0, 0.5, 0.75, 1.0)
 SIZE = 128
 SAMPLING_STEPS = 20
-CFG_SCALE = 4.0
+CFG_SCALE = 3.0
 
 SHIRTS = ("red", "blue", "green", "yellow", "white", "black", "orange")
 BACKGROUNDS = ("white", "grey", "black", "blue", "green", "yellow", "orange", "red")
