@@ -51,8 +51,15 @@ def test_a_damaged_state_is_an_error_that_names_the_file(tmp_path):
 def test_fingerprint_ignores_where_things_go_and_sees_what_changes_the_result():
     job = TrainJob(base="b", output_dir="a")
     mark = resume.fingerprint(job, {"pictures": [["x", "y"]]})
-    for same in ({"output_dir": "other"}, {"save_every_steps": 7}, {"cache_dir": "c"}, {"work_dir": "w"}):
+    for same in (
+        {"output_dir": "other"},
+        {"save_every_steps": 7},
+        {"cache_dir": "c"},
+        {"gradient_checkpointing": True},
+        {"base": "moved"},
+        {"work_dir": "w"},
+    ):
         assert resume.fingerprint(replace_by_name(job, same), {"pictures": [["x", "y"]]}) == mark
-    for other in ({"learning_rate": 2e-4}, {"seed": 1}, {"rank": 4}, {"epochs": 11}, {"base": "c"}):
+    for other in ({"learning_rate": 2e-4}, {"seed": 1}, {"rank": 4}, {"epochs": 11}):
         assert resume.fingerprint(replace_by_name(job, other), {"pictures": [["x", "y"]]}) != mark
     assert resume.fingerprint(job, {"pictures": [["x", "z"]]}) != mark

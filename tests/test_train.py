@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -267,3 +268,22 @@ def test_half_written_files_of_a_killed_run_are_swept_away(tmp_path, pictures):
     os.utime(old, (0, 0))
     list(run(job_for(tmp_path, pictures, steps=1)))
     assert not old.exists() and new.exists() and other.exists()
+
+
+def test_two_runs_of_one_job_do_not_share_a_working_folder(tmp_path, pictures):
+    first = run(job_for(tmp_path, pictures, steps=1))
+    next(first)
+    with pytest.raises(LoomError, match="Another training"):
+        list(run(job_for(tmp_path, pictures, steps=1)))
+    assert isinstance(list(first)[-1], Finished)
+
+
+def test_a_base_that_was_moved_still_resumes(tmp_path, pictures):
+    job = job_for(tmp_path / "out", pictures, steps=4)
+    commands = Commands()
+    for event in run(job, commands):
+        commands.stop = commands.stop or (isinstance(event, Loss) and event.step == 2)
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(job.base, moved)
+    events = list(run(replace_by_name(job, {"base": str(moved), "gradient_checkpointing": True})))
+    assert any("Resuming from step 2" in e.text for e in events if isinstance(e, Note))

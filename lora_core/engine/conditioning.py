@@ -33,16 +33,6 @@ def live_encoder(encoders: tuple[nn.Module, ...], rules: TextRules) -> Encode:
     return encode
 
 
-def frozen_encoder(known: dict[str, Conditioning]) -> Encode:
-    """Look captions up in outputs that were computed before."""
-
-    def encode(texts: Sequence[str]) -> Conditioning:
-        found = [known[text] for text in texts]
-        return stack(found)
-
-    return encode
-
-
 def stack(rows: Sequence[Conditioning]) -> Conditioning:
     """Join one-row conditionings along the batch."""
     pooled = [row.pooled for row in rows if row.pooled is not None]

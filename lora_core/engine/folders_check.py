@@ -7,12 +7,13 @@ import glob
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
-from lora_core.errors import DiskFull, FileError
+from lora_core.errors import DiskFull, FileError, LoomError
+from lora_core.lock import locked
 
 
 def require_writable(folders: Iterable[Path]) -> None:
@@ -25,6 +26,18 @@ def require_writable(folders: Iterable[Path]) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
             raise FileError(f"The folder {folder} cannot be written to ({reason}). Choose another one.") from error
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the working folder, so that no second run of the same job writes into it. Raises LoomError, FileError."""
+    require_writable([folder])
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / "lock", patience=0))
+        except TimeoutError as error:
+            raise LoomError(f"Another training is using {folder}. Wait for it, or choose another name.") from error
+        yield
 
 
 def sweep(folder: Path, stem: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from lora_core import __version__
 from lora_core.commands import Commands
 from lora_core.engine.apply import apply_loras
 from lora_core.engine.device import pick_device, pick_dtype
@@ -118,6 +119,6 @@ def parameters(
         "Clip skip": job.clip_skip if job.clip_skip > 1 else None,
         "Lora hashes": lora_hashes(digests),
         **(more or {}),
-        "Version": "LoRA Loom 0.1.0",
+        "Version": f"LoRA Loom {__version__}",
     }
     return infotext(f"{job.prompt}{tags}", job.negative_prompt, values)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lora_core.engine.epochs import Dataset, Picture
 
 VERSION = 1
-FREE_TO_CHANGE = ("output_dir", "work_dir", "resume", "saves")
+FREE_TO_CHANGE = ("base", "output_dir", "work_dir", "resume", "saves")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class State:
 def fingerprint(job: TrainJob, facts: Mapping[str, Any]) -> str:
     """What has to be equal for a state to be continued: the job, but for where and how often things are saved."""
     settings = {k: v for k, v in to_json(job).items() if k not in FREE_TO_CHANGE}
-    settings["memory"].pop("cache_dir")
+    settings["memory"] = {"dtype": settings["memory"]["dtype"]}
     text = json.dumps([settings, dict(facts)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -18,7 +18,7 @@ from torch import nn
 from lora_core.architecture import Architecture, architecture_of
 from lora_core.engine import models, network, resume
 from lora_core.engine.cache import LatentCache
-from lora_core.engine.conditioning import Encode, TextRules, frozen_encoder, live_encoder
+from lora_core.engine.conditioning import Encode, TextRules, live_encoder
 from lora_core.engine.course import Course
 from lora_core.engine.dataset import open_dataset
 from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
@@ -29,7 +29,7 @@ from lora_core.engine.prompt import time_ids
 from lora_core.engine.randomness import mix
 from lora_core.engine.schedule import alphas_cumprod
 from lora_core.engine.start import left_out, start_sizes
-from lora_core.engine.textcache import cached_outputs
+from lora_core.engine.textcache import cached_encoder
 from lora_core.engine.tokens import token_ids
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Note, Stage
@@ -121,7 +121,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
         job, architecture, device, dtype, prediction_of(job, architecture), noise_schedule(job, architecture),
         dataset, tuple(dataset.held_out_batches()), cache, encode, unet, encoders, net,
         optimizer, build_schedule(job.optimization, optimizer, total), grad_scaler(device, dtype),
-        folder, resume.fingerprint(job, resume.facts(job, dataset)), per_epoch, total,
+        folder, mark_of(job, architecture, dataset), per_epoch, total,
         rates(job, architecture),
     )  # fmt: skip
     course = yield from restored(run)
@@ -220,9 +220,16 @@ def text_side(
         return live_encoder(encoders, rules), encoders
     if dataset.captions_fixed and job.memory.cache_text:
         mark = text_mark(job, architecture, dtype)
-        return frozen_encoder(cached_outputs(rules, dataset, mark, load, cache_folder(job) / "text")), ()
+        return cached_encoder(rules, dataset, mark, load, cache_folder(job) / "text"), ()
     encoders = load()
     return torch.no_grad()(live_encoder(encoders, rules)), encoders
+
+
+def mark_of(job: TrainJob, architecture: Architecture, dataset: Dataset) -> str:
+    """The fingerprint of the job with the contents of its base and pictures: wherever those lie, a state is theirs."""
+    return resume.fingerprint(
+        job, resume.facts(job, dataset) | {"base": component_hash(job.base, architecture, "unet")}
+    )
 
 
 def text_mark(job: TrainJob, architecture: Architecture, dtype: torch.dtype) -> str:

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from lora_core.engine.cache import TensorCache
-from lora_core.engine.conditioning import TextRules, live_encoder, to_cpu
+from lora_core.engine.conditioning import Encode, TextRules, live_encoder, stack, to_cpu
 from lora_core.engine.epochs import Dataset
 from lora_core.engine.prompt import Conditioning
+from lora_core.errors import FileError
 
 
-def cached_outputs(
+def cached_encoder(
     rules: TextRules, dataset: Dataset, mark: str, load: Callable[[], tuple[nn.Module, ...]], folder: Path
-) -> dict[str, Conditioning]:
-    """Conditioning of every caption of a dataset with fixed captions; encoders are loaded only when one is missing.
+) -> Encode:
+    """Looks up the conditioning of a dataset's fixed captions; the encoders are loaded only when one is missing.
 
-    `mark` names the encoders' weights and precision.
+    `mark` names the encoders' weights and precision. Of many captions, those used lately stay in memory.
     """
     cache = TensorCache(folder)
     texts = all_captions(dataset)
-    keys = {text: caption_key(text, rules, mark) for text in texts}
-    found = {text: cache.get(key) for text, key in keys.items()}
-    missing = [text for text, tensors in found.items() if tensors is None]
-    known = {text: from_tensors(tensors) for text, tensors in found.items() if tensors is not None}
+    missing = [text for text in texts if cache.get(caption_key(text, rules, mark)) is None]
     if missing:
-        encode = live_encoder(load(), rules)
+        live = live_encoder(load(), rules)
         for text in missing:
             with torch.no_grad():
-                known[text] = to_cpu(encode([text]))
-            cache.put(keys[text], to_tensors(known[text]))
+                cache.put(caption_key(text, rules, mark), to_tensors(to_cpu(live([text]))))
+        del live
         gc.collect()
-    return known
+
+    def encode(wanted: Sequence[str]) -> Conditioning:
+        found = [cache.get(caption_key(text, rules, mark)) for text in wanted]
+        kept = [from_tensors(tensors) for tensors in found if tensors is not None]
+        if len(kept) < len(wanted):
+            raise FileError(f"The cache in {folder} was changed while it was in use; start the training again.")
+        return stack(kept)
+
+    return encode
 
 
 def all_captions(dataset: Dataset) -> list[str]:

@@ -15,12 +15,13 @@ from lora_core.engine.conditioning import unet_arguments
 from lora_core.engine.course import Course, finite
 from lora_core.engine.device import autocast, release
 from lora_core.engine.epochs import Batch
+from lora_core.engine.folders_check import alone
 from lora_core.engine.guard import Guard
 from lora_core.engine.loss import training_loss
 from lora_core.engine.noise import diffuse, draw_noise, draw_timesteps
 from lora_core.engine.preview import draw_previews
 from lora_core.engine.randomness import mix
-from lora_core.engine.setup import Run, prepare
+from lora_core.engine.setup import Run, prepare, work_folder
 from lora_core.engine.validation import held_out_loss
 from lora_core.errors import Interrupted, LoomError
 from lora_core.events import Event, Finished, Loss, Note, Progress, Stage
@@ -35,7 +36,12 @@ def train(job: TrainJob, commands: Commands | None = None) -> Iterator[Event]:
     A stop keeps the LoRA and a state from which the same job goes on. Whatever goes wrong after the first step,
     what was trained is written before the error is raised.
     """
-    commands = commands or Commands()
+    with alone(work_folder(job)):
+        yield from trained(job, commands or Commands())
+
+
+def trained(job: TrainJob, commands: Commands) -> Iterator[Event]:
+    """The training itself, once the working folder is ours."""
     run, course = yield from until_stopped(prepare(job), commands)
     try:
         yield from steps(run, course, commands)
