@@ -97,7 +97,6 @@ DONE = [
     ({"network_module": "networks.lora"}, {"conv_rank": 0}),
     ({"network_dim": 32}, {"rank": 32, "alpha": 1.0}),
     ({"network_dim": 32, "network_alpha": 0}, {"rank": 32, "alpha": 32.0}),
-    ({"network_dropout": 0.1}, {"dropout": 0.1}),
     ({"network_train_unet_only": True}, {"train_unet": True, "train_text_encoder": False}),
     ({"network_train_text_encoder_only": True}, {"train_unet": False, "train_text_encoder": True}),
     ({"network_weights": "w", "dim_from_weights": True}, {"start_from": "w"}),

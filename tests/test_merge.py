@@ -152,7 +152,7 @@ def test_sce_selects_calculates_erases():
     assert torch.allclose(found, torch.tensor([[3.0, 1.0]]))
 
 
-# -- files --------------------------------------------------------------------------------------------------------------
+# -- files
 
 
 def lora_file(path, kind="sd15", rank=2, seed=0, conv=True, dtype=torch.float32, every=7, metadata=None):

@@ -48,12 +48,13 @@ def sweep(folder: Path, stem: str) -> None:
                 leftover.unlink()
 
 
-def require_room(folder: Path, parameters: Iterable[torch.Tensor]) -> None:
-    """Room for one LoRA and one state (factors and two optimizer buffers in fp32). Raises DiskFull."""
+def require_room(folders: Iterable[Path], parameters: Iterable[torch.Tensor]) -> None:
+    """Room for one LoRA and one state (factors and two optimizer buffers in fp32) in each folder. Raises DiskFull."""
     needed = sum(p.numel() for p in parameters) * 4 * 4
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DiskFull(
-            f"The disk of {folder} has {free / 1e6:.0f} MB left; the training needs {needed / 1e6:.0f} MB for the LoRA "
-            "and a state to resume from. Free some space or choose another folder."
-        )
+    for folder in folders:
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise DiskFull(
+                f"The disk of {folder} has {free / 1e6:.0f} MB left; the training needs {needed / 1e6:.0f} MB for the "
+                "LoRA and a state to resume from. Free some space or choose another folder."
+            )

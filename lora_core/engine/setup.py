@@ -110,7 +110,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     unet: Any = models.load_unet(job.base, dtype, device)
     unet.to(memory_format=torch.channels_last)
     net = attached(job, unet, encoders, sizes, start)
-    require_room(work_folder(job), net.tensors().values())
+    require_room((Path(job.output_dir), work_folder(job)), list(net.tensors().values()))
     optimizer, sentence = build_optimizer(job.optimization, parameter_groups(job, architecture, net))
     if sentence:
         yield Note(sentence, "warning")

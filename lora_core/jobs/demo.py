@@ -13,7 +13,13 @@ class DemoJob:
 
     output_dir: str = setting("out/demo", "Folder for the demo", widget="save_folder")
     base: str = setting("", "Base model", "Empty: the shipped demo base.", widget="checkpoint", advanced=True)
-    pictures: str = setting("", "Pictures", "Empty: the shipped character. Folders held_out and ordinary beside it are used too.", widget="folder", advanced=True)
+    pictures: str = setting(
+        "",
+        "Pictures",
+        "Empty: the shipped character. Folders held_out and ordinary beside it are used too.",
+        widget="folder",
+        advanced=True,
+    )
     steps: int = setting(200, "Training steps", min=1, max=100_000)
     samples: int = setting(32, "Samples per measurement", min=2, max=1024, step=2)
     seed: int = setting(1, "Seed", min=0, max=2**31)

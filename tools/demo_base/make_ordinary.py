@@ -1,4 +1,4 @@
-"""Write ordinary portraits and captions into lora_core/assets/demo/ordinary: the demo trains on them beside the character.
+"""Write ordinary portraits and captions into lora_core/assets/demo/ordinary, which the demo trains on as well.
 
 They tell the LoRA that only the trigger brings the character (DreamBooth's regularisation pictures).
 
