@@ -104,12 +104,12 @@ def note(found: Measurement, pids: Sequence[int], now: float, steps: int) -> Non
     """Take the memory of this moment, and the time if the last lines show a step that was not seen before."""
     peak = high_water(pids)
     found.peak = max(found.peak, peak)
-    if found.moments:
+    if 1 in found.moments:
         found.peak_training = max(found.peak_training, peak)
     for done in map(int, re.findall(rf"\b(\d+)/{steps}(?= steps?|\s*\[)", found.output[-400:])):
         if done not in found.moments:
             found.moments[done], found.cpu[done] = now, cpu_of(pids)
-            if done == 0:
+            if done == 1:
                 reset_high_water(pids)
 
 

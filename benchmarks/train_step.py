@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -35,11 +36,14 @@ class Case:
     dtype: str
     sdxl: bool
     checkpointing: bool
+    threads: int
+    runs: int
 
     @property
     def title(self) -> str:
         extra = ", gradient checkpointing" if self.checkpointing else ""
-        return f"{'SDXL' if self.sdxl else 'SD1.5'}, {self.resolution} px, {self.dtype}{extra}"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{'SDXL' if self.sdxl else 'SD1.5'}, {self.resolution} px, {self.dtype}{extra}, {threads}"
 
 
 def our_command(case: Case, out: Path) -> list[str]:
@@ -95,42 +99,43 @@ def their_command(case: Case, out: Path) -> list[str]:
     return [os.environ.get("SD_SCRIPTS_PYTHON", "python3"), script, *options, *(f"--{flag}" for flag in flags)]
 
 
-def two_runs(command: list[str], folder: Path, threads: int, steps: int) -> tuple[Measurement, Measurement]:
-    """The same training twice: the second run finds the caches of the first."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+def measured_runs(command: list[str], folder: Path, case: Case) -> list[Measurement]:
+    """The same training once or twice: the second run finds the caches of the first."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(case.threads), "HF_HUB_OFFLINE": "1"}
     runs = []
-    for title in ("first", "second"):
-        runs.append(measure(command, environment, folder, steps))
+    for title in ("first", "second")[: case.runs]:
+        runs.append(measure(command, environment, folder, case.steps))
         print(
             f"{'ours' if 'lora_core' in command else 'sd-scripts'}, {title} run: {runs[-1].figures()}",
             file=sys.stderr,
             flush=True,
         )
-    return runs[0], runs[1]
+    return runs
 
 
-def figures(first: Measurement, second: Measurement) -> list[float]:
-    """The row of COLUMNS: the faster of two runs for steps, the larger for memory."""
+def figures(runs: list[Measurement]) -> list[float]:
+    """The row of COLUMNS: the fastest run for steps, the largest for memory; nan for a cached start not measured."""
+    cached = runs[1] if len(runs) > 1 else None
     return [
-        min(first.seconds, second.seconds),
-        min(first.cpu_seconds, second.cpu_seconds),
-        first.start,
-        second.start,
-        second.cpu[0],
-        max(first.peak, second.peak),
-        max(first.peak_training, second.peak_training),
+        min(run.seconds for run in runs),
+        min(run.cpu_seconds for run in runs),
+        runs[0].start,
+        cached.start if cached else math.nan,
+        cached.cpu[0] if cached else math.nan,
+        max(run.peak for run in runs),
+        max(run.peak_training for run in runs),
     ]
 
 
-def compared(case: Case, threads: int) -> dict[str, list[float]]:
+def compared(case: Case) -> dict[str, list[float]]:
     """Rows of one table: ours, sd-scripts', and the ratio ours / sd-scripts."""
     theirs = os.environ.get("SD_SCRIPTS_DIR")
     rows = {}
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        rows["ours"] = figures(*two_runs(our_command(case, out), ROOT, threads, case.steps))
+        rows["ours"] = figures(measured_runs(our_command(case, out), ROOT, case))
         if theirs:
-            rows["sd-scripts"] = figures(*two_runs(their_command(case, out), Path(theirs), threads, case.steps))
+            rows["sd-scripts"] = figures(measured_runs(their_command(case, out), Path(theirs), case))
             rows["ratio"] = [a / b for a, b in zip(rows["ours"], rows["sd-scripts"])]
     return rows
 
@@ -153,6 +158,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--runs", type=int, default=2, choices=[1, 2], help="1: no start with caches")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing in both")
     return parser.parse_args(arguments)
 
@@ -166,9 +172,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             pictures = Path(name) / "1_pictures"
             write_pictures(pictures, max(512, chosen.resolution))
-            case = Case(base, pictures, chosen.resolution, chosen.steps, dtype, is_sdxl(base), chosen.checkpointing)
-            threads = f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''}"
-            print(table(f"{case.title}, {threads}", compared(case, chosen.threads)), end="\n\n", flush=True)
+            case = Case(
+                base, pictures, chosen.resolution, chosen.steps, dtype,
+                is_sdxl(base), chosen.checkpointing, chosen.threads, chosen.runs,
+            )  # fmt: skip
+            print(table(case.title, compared(case)), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":
