@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint bench install clean
 
 demo: $(STAMP)
-	$(BIN)/python -m lora_core demo --output-dir $(OUT)
+	$(BIN)/python -m lora_core demo --output-dir $(OUT) $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

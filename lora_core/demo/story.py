@@ -116,7 +116,7 @@ def write_pictures(
     work: Work, shots: ShotList, pictures: Mapping[Shot, Image.Image], inpainted: Image.Image
 ) -> Gallery:
     """Save the grid, the chart, the inpainting and the training pictures."""
-    columns = ["base, without LoRA", *(f"LoRA at {s:g}" for s in plan.STRENGTHS if s)]
+    columns = ["without LoRA", *(f"LoRA at {s:.2g}" if s < 1 else "LoRA at 1.0" for s in plan.STRENGTHS if s)]
     row = len(plan.STRENGTHS)
     rows = [[pictures[s] for s in shots.grid[i : i + row]] for i in range(0, len(shots.grid), row)]
     grid = picture_grid(rows, GridText(columns, plan.GRID_PROMPTS), (plan.SIZE, plan.SIZE))
