@@ -141,7 +141,7 @@ def build(options: argparse.Namespace) -> Any:
     job = replace_by_name(job, given_settings(options, cls))
     if "epochs" in options and "steps" not in options:
         job = replace_by_name(job, {"steps": 0})
-    if getattr(options, "lora", None):
+    if "loras" in cls.__dataclass_fields__ and getattr(options, "lora", None):
         uses = [lora_use(text) for text in options.lora]
         settings = to_json(job)
         job = from_json(cls, {**settings, "loras": [*settings["loras"], *uses]})

@@ -46,25 +46,10 @@ def stranger(keys: Iterable[str]) -> str:
     return ""
 
 
-def style(change: Change) -> str:
-    """The naming of one layer: "kohya", "lycoris", "peft", "comfyui", "diffusers", "diffusers old"."""
-    tensor = next(iter(change.parts.values()))
-    if change.name.startswith("lora_"):
-        return "kohya"
-    if change.name.startswith("lycoris_"):
-        return "lycoris"
-    if tensor.startswith("base_model.model."):
-        return "peft"
-    if change.name.startswith(("diffusion_model.", "text_encoders.", "clip_l.", "clip_g.", "clip_h.")):
-        return "comfyui"
-    old = any(".lora.down." in name or "_lora.down." in name for name in change.parts.values())
-    return "diffusers old" if old else "diffusers"
-
-
 def dialect(file: NetworkFile) -> str:
     """The program or convention that the file follows, in words."""
     changes = list(file.changes.values())
-    styles = Counter(style(change) for change in changes)
+    styles = Counter(change.style for change in changes)
     kinds = {change.algorithm for change in changes}
     words = {
         "kohya": "kohya (sd-scripts)",
@@ -145,8 +130,8 @@ def half_attention(file: NetworkFile) -> int:
 
 
 def _a1111(change: Change, family: str) -> str:
-    if style(change) != "kohya":
-        return f"{style(change)} names are not read by A1111"
+    if change.style != "kohya":
+        return f"{change.style} names are not read by A1111"
     if change.algorithm == "unknown":
         return "an unknown algorithm"
     if change.layer.key.component != UNET and not change.layer.listed:
@@ -167,9 +152,9 @@ def _comfyui(change: Change) -> str:
         return f"{ALGORITHMS.get(change.algorithm, 'the algorithm')} is not read"
     if "magnitude" in change.parts:
         return "PEFT's DoRA magnitude is not read"
-    if style(change) == "peft":
+    if change.style == "peft":
         return "PEFT's names are not read"
-    if style(change).startswith("diffusers") and ".to_" in change.name and ".processor." not in tensor:
+    if change.style.startswith("diffusers") and ".to_" in change.name and ".processor." not in tensor:
         return "diffusers' names of attention layers are not read"
     return ""
 
@@ -177,8 +162,8 @@ def _comfyui(change: Change) -> str:
 def _diffusers(change: Change) -> str:
     if change.algorithm != "lora":
         return f"{ALGORITHMS.get(change.algorithm, 'the algorithm')} is not read by diffusers"
-    if style(change) in ("comfyui", "lycoris"):
-        return f"{style(change)} names are not read by diffusers"
+    if change.style in ("comfyui", "lycoris"):
+        return f"{change.style} names are not read by diffusers"
     return "" if change.layer.listed else "layers outside kohya's table are not read by diffusers"
 
 
@@ -186,8 +171,8 @@ def _sd_scripts(change: Change) -> str:
     if change.algorithm != "lora" or change.is_dora:
         kind = "DoRA" if change.is_dora else ALGORITHMS.get(change.algorithm, "the algorithm")
         return f"{kind} is not read by networks.lora"
-    if style(change) != "kohya":
-        return f"{style(change)} names are not read by sd-scripts"
+    if change.style != "kohya":
+        return f"{change.style} names are not read by sd-scripts"
     return "" if change.layer.listed else "layers outside kohya's table are not read by sd-scripts"
 
 

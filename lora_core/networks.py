@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -32,7 +33,6 @@ PARTS: dict[str, str] = {
     **{f".{name}.weight": f"glora_{name}" for name in ("a1", "a2", "b1", "b2")},
     **{".diff": "diff", ".diff_b": "diff_b", ".w_norm": "diff", ".b_norm": "diff_b"},
 }
-_ENDINGS = sorted(PARTS, key=len, reverse=True)
 _BY_PART = {
     **{"hada_w1_a": "loha", "lokr_w1": "lokr", "lokr_w1_a": "lokr", "oft_blocks": "oft", "oft_diag": "oft"},
     **{"glora_a1": "glora", "on_input": "ia3", "up": "lora", "down": "lora", "diff": "full", "diff_b": "full"},
@@ -52,6 +52,20 @@ class Change:
     parts: dict[str, str]
     layer: Layer
 
+    @cached_property
+    def style(self) -> str:
+        """The naming: "kohya", "lycoris", "peft", "comfyui", "diffusers", "diffusers old"."""
+        if self.name.startswith("lora_"):
+            return "kohya"
+        if self.name.startswith("lycoris_"):
+            return "lycoris"
+        if next(iter(self.parts.values())).startswith("base_model.model."):
+            return "peft"
+        if self.name.startswith(("diffusion_model.", "text_encoders.", "clip_l.", "clip_g.", "clip_h.")):
+            return "comfyui"
+        old = any(".lora.down." in name or "_lora.down." in name for name in self.parts.values())
+        return "diffusers old" if old else "diffusers"
+
     @property
     def is_dora(self) -> bool:
         return "dora_scale" in self.parts or "magnitude" in self.parts
@@ -69,7 +83,7 @@ def split(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
     groups: dict[str, dict[str, str]] = {}
     rest: list[str] = []
     for name in names:
-        ending = next((e for e in _ENDINGS if name.endswith(e)), "")
+        ending = ending_of(name)
         if not ending and name.endswith(".weight") and name.removesuffix(".weight") in ia3:
             groups.setdefault(name.removesuffix(".weight"), {})["weight"] = name
             continue
@@ -82,6 +96,18 @@ def split(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
     for module in [m for m, parts in groups.items() if not any(part in _BY_PART for part in parts)]:
         rest += groups.pop(module).values()
     return groups, rest
+
+
+def ending_of(name: str) -> str:
+    """The longest known ending of a tensor's name, "" if there is none."""
+    found, place = "", len(name)
+    for _ in range(4):
+        place = name.rfind(".", 0, place)
+        if place < 0:
+            break
+        if name[place:] in PARTS:
+            found = name[place:]
+    return found or next((e for e in ("_lora.down.weight", "_lora.up.weight") if name.endswith(e)), "")
 
 
 def module_name(name: str) -> str:

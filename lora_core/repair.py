@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lora_core.commands import Commands
-from lora_core.dialects import a1111_family, style
+from lora_core.dialects import a1111_family
 from lora_core.events import Event, Finished, Note, Saved, Stage
 from lora_core.families import TITLES
 from lora_core.inspect_file import hashes
@@ -55,7 +55,7 @@ def repaired_tensors(file: NetworkFile, notes: list[str]) -> dict[str, torch.Ten
         for part, tensor in parts.items():
             if part not in ("alpha", "scale"):
                 found[change.parts[part]] = tensor
-        if style(change) in ("peft", "diffusers", "diffusers old") and "alpha" not in parts:
+        if change.style in ("peft", "diffusers", "diffusers old") and "alpha" not in parts:
             continue
         rank = file.rank(canonical)
         if rank is None and "alpha" not in parts:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_merge import SHAPES, finished, lora_file, module
 
+from lora_core import cli
 from lora_core.factors import Share, balanced, concatenated, difference, shaped, truncated
 from lora_core.jobs.tools import ResizeJob
 from lora_core.lora_file import read_lora
@@ -150,3 +151,16 @@ def test_true_shapes(shape):
     wanted = 0.6 * (m.delta().flatten(1) @ x) - 0.4 * (other.delta().flatten(1) @ x)
     assert (both.delta().flatten(1) @ x - wanted).norm() <= 1e-5 * wanted.norm()
     assert relative_error(m.delta().flatten(1), random_svd(m.delta().flatten(1), 6, generator=g)) < 1e-5
+
+
+def test_the_command_line(tmp_path, capsys):
+    """--lora is one file here, and a list of FILE:STRENGTH where a job takes several."""
+    a, output = lora_file(tmp_path / "a.safetensors", every=60), str(tmp_path / "b.safetensors")
+    assert cli.main(["resize", "--lora", a, "--rank", "1", "--output", output]) == 0
+    assert {m.rank for m in read_lora(output).modules.values()} == {1}
+    merged = str(tmp_path / "c.safetensors")
+    assert cli.main(["merge", "--lora", f"{a}:0.5", "--lora", a, "--output", merged, "--dtype", "fp32"]) == 0
+    one, both = read_lora(a).modules, read_lora(merged).modules
+    assert all(torch.allclose(both[n].delta(), 1.5 * m.delta(), rtol=1e-4, atol=1e-5) for n, m in one.items())
+    assert cli.main(["resize", "--lora", a, "--output", output]) == 2
+    assert "Set a rank" in capsys.readouterr().err
