@@ -26,7 +26,7 @@ class Inner:
 class Small:
     name: str = setting("x", "Name")
     hidden: str = "not declared"
-    inner: Inner = group(Inner, "Inner")  # noqa: RUF009
+    inner: Inner = group(Inner, "Inner")
 
 
 @settings(max_examples=40, deadline=None)
