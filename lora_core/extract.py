@@ -119,9 +119,7 @@ def _equal_parts(found: Found, pairs: list[tuple[ModuleKey, ModuleKey]]) -> Iter
     """
     changed = {canonical.partition(".")[0] for canonical in found.modules}
     if not changed:
-        raise KeyMismatch(
-            "The two models are equal wherever a LoRA can change them; there is nothing to extract."
-        )
+        raise KeyMismatch("The two models are equal wherever a LoRA can change them; there is nothing to extract.")
     for component in dict.fromkeys(key.component for key, _ in pairs):
         if component not in changed:
             name = "UNet" if component == UNET else component.replace("_", " ")

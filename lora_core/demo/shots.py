@@ -90,10 +90,10 @@ def draw(
                 for part in _sample(models, batch):
                     if commands is not None and commands.stop:
                         raise Interrupted("The demo was stopped while it drew; the LoRA is kept.")
-                    if isinstance(part, float):
-                        yield _progress(done + part * len(batch), len(shots), started)
-                    else:
+                    if isinstance(part, list):
                         pictures |= zip(batch, part)
+                    else:
+                        yield _progress(done + part * len(batch), len(shots), started)
     return pictures
 
 
