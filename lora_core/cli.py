@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import re
 import signal
 import sys
@@ -57,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except LoomError as error:
         say(str(error))
+        return 1
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         say("Ended at once; what was saved before is kept.")
