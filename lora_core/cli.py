@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lora_core import reproducible
 from lora_core.cli_flags import add_settings, given_settings
 from lora_core.commands import Commands
 from lora_core.console import Console
@@ -46,6 +47,7 @@ USES_ENGINE = ("train", "generate", "inpaint", "demo")
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; the exit code."""
+    reproducible.ask()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in ENTRY_POINTS:

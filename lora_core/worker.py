@@ -17,6 +17,7 @@ import time
 import traceback
 from typing import Any, BinaryIO
 
+from lora_core import reproducible
 from lora_core.commands import Commands
 from lora_core.errors import LoomError
 from lora_core.events import event_to_json
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     source, out = private_stdin(), private_stdout()
     faulthandler.enable()
+    reproducible.ask()
     hide_unneeded()
     for module in options.modules:
         importlib.import_module(module)
