@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -181,10 +182,8 @@ def writable(among: Sequence[Path]) -> Path:
     for place in among:
         with contextlib.suppress(OSError):
             place.mkdir(parents=True, exist_ok=True)
-            probe = place / f"probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-            return place
+            with tempfile.TemporaryFile(dir=place):
+                return place
     tried = " nor ".join(str(place) for place in among)
     raise EngineMissing(
         f"The training engine cannot be installed: neither {tried} can be written to. {NEEDS_NO_ENGINE}"

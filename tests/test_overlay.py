@@ -251,10 +251,11 @@ def test_two_starts_at_once_install_once(tmp_path, wheels):
 
     (tmp_path / ".engine").mkdir()
     threads = [threading.Thread(target=start) for _ in range(2)]
+    end = time.monotonic() + 60
     with locked(tmp_path / ".engine" / "lock", 5):
         for thread in threads:
             thread.start()
-        while sum("waiting" in words for words in talk) < 2:
+        while sum("waiting" in words for words in talk) < 2 and time.monotonic() < end:
             time.sleep(0.05)
     for thread in threads:
         thread.join()
