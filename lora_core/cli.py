@@ -29,7 +29,9 @@ from lora_core.settings import from_json, replace_by_name, to_json
 VERBS = {
     "train": "train a LoRA from a folder of pictures",
     "generate": "draw pictures from a prompt, with LoRAs",
+    "img2img": "draw over a picture",
     "inpaint": "repaint a part of a picture",
+    "choose": "compare the saves of a training and recommend one",
     "demo": "train and measure the shipped character, then draw a page about it",
     "merge": "merge several LoRAs into one",
     "merge-checkpoint": "bake LoRAs into a checkpoint",
@@ -42,7 +44,7 @@ VERBS = {
     "doctor": "say what works here and what to do about the rest",
 }
 ENTRY_POINTS = {"inspect": "lora_core.cli_inspect:main", "doctor": "lora_core.doctor:main"}
-USES_ENGINE = ("train", "generate", "inpaint", "demo")
+USES_ENGINE = ("train", "generate", "img2img", "inpaint", "choose", "demo")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lora_core.commands import Commands
 from lora_core.errors import ConfigError, DiskFull, EngineMissing, LoomError, OutOfMemory
 from lora_core.events import Event
-from lora_core.jobs import GenerateJob, InpaintJob, TrainJob
+from lora_core.jobs import ChooseJob, GenerateJob, Img2ImgJob, InpaintJob, TrainJob
 from lora_core.jobs.demo import DemoJob
 from lora_core.jobs.files import ConvertJob, InspectJob, MetadataJob, RepairJob
 from lora_core.jobs.tools import ExtractJob, MergeIntoCheckpointJob, MergeJob, ResizeJob
@@ -29,7 +29,9 @@ class Runner(NamedTuple):
 RUNNERS: dict[str, Runner] = {
     "train": Runner(TrainJob, "lora_core.engine.train:train"),
     "generate": Runner(GenerateJob, "lora_core.engine.generate:generate"),
+    "img2img": Runner(Img2ImgJob, "lora_core.engine.img2img:img2img"),
     "inpaint": Runner(InpaintJob, "lora_core.engine.inpaint:inpaint"),
+    "choose": Runner(ChooseJob, "lora_core.engine.choose:choose"),
     "demo": Runner(DemoJob, "lora_core.demo:run_demo"),
     "merge": Runner(MergeJob, "lora_core.merge:merge"),
     "merge-checkpoint": Runner(MergeIntoCheckpointJob, "lora_core.merge_checkpoint:merge_into_checkpoint"),

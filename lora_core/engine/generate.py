@@ -24,7 +24,7 @@ from lora_core.jobs.generate import GenerateJob
 from lora_core.tensors import data_hash, read_header
 
 SAMPLER_NAMES = {"ddim": "DDIM", "euler": "Euler"}
-SCHEDULE_NAMES = {"normal": "Normal", "karras": "Karras", "ddim_uniform": "DDIM Uniform"}
+SCHEDULE_NAMES = {"automatic": "Automatic", "normal": "Normal", "karras": "Karras", "ddim_uniform": "DDIM Uniform"}
 
 
 def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Event]:

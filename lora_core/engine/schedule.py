@@ -76,6 +76,7 @@ def ddim_uniform(d: Discretization, steps: int) -> list[float]:
 
 
 SCHEDULES: dict[str, Callable[[Discretization, int], list[float]]] = {
+    "automatic": normal,
     "normal": normal,
     "karras": karras,
     "ddim_uniform": ddim_uniform,
