@@ -64,7 +64,7 @@ def test_events_and_files(tmp_path: Path) -> None:
     with Image.open(tmp_path / "cat-00002.png") as image:
         assert image.size == (64, 48)
         text = image.info["parameters"]
-    assert text.startswith("a cat\nNegative prompt: blurry\nSteps: 2, Sampler: DDIM, Schedule type: Normal, ")
+    assert text.startswith("a cat\nNegative prompt: blurry\nSteps: 2, Sampler: DDIM, Schedule type: Automatic, ")
     assert "Seed: 6, Size: 64x48" in text
 
 
