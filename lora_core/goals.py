@@ -1,0 +1,125 @@
+"""From a goal in words to the settings of a training: what people use who know them, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lora_core.errors import ConfigError
+from lora_core.jobs.train import TrainJob
+from lora_core.settings import describe, replace_by_name
+
+GOALS = ("character", "style", "object")
+EFFORTS = ("quick", "normal", "thorough")
+FAMILIES = ("sd1", "sd2", "sdxl")
+_EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
+_SAVES = 8
+
+_COMMON = {"optimizer": "adamw", "warmup": 0.05, "min_snr_gamma": 5.0, "weight_decay": 0.1, "beta2": 0.99}
+_SMALL = {"width": 512, "height": 512, "max_bucket": 960}
+_LARGE = {"width": 1024, "height": 1024, "max_bucket": 2048, "min_bucket": 512}
+_CHARACTER = {
+    "shuffle": True,
+    "keep_tokens": 1,
+    "caption_dropout": 0.05,
+    "schedule": "cosine_with_restarts",
+    "cycles": 3,
+}
+_STYLE = {"shuffle": True, "keep_tokens": 0, "caption_dropout": 0.1, "schedule": "cosine", "flip": True, "cycles": 1}
+_OBJECT = {"shuffle": True, "keep_tokens": 1, "caption_dropout": 0.05, "schedule": "cosine", "cycles": 1}
+_TABLE: dict[tuple[str, str], tuple[dict[str, Any], int]] = {
+    ("character", "small"): (
+        {"rank": 16, "alpha": 8.0, "learning_rate": 5e-4, "text_encoder_lr": 1e-4, "batch_size": 2}, 3600
+    ),
+    ("object", "small"): (
+        {"rank": 32, "alpha": 16.0, "learning_rate": 2e-4, "text_encoder_lr": 2e-5, "batch_size": 2}, 3500
+    ),
+    ("style", "small"): (
+        {"rank": 32, "alpha": 16.0, "conv_rank": 16, "conv_alpha": 8.0, "learning_rate": 2e-4, "text_encoder_lr": 2e-5,
+         "batch_size": 4}, 4500
+    ),
+    ("character", "large"): (
+        {"rank": 16, "alpha": 8.0, "learning_rate": 3e-4, "text_encoder_lr": 3e-5, "batch_size": 4}, 2000
+    ),
+    ("object", "large"): (
+        {"rank": 16, "alpha": 8.0, "learning_rate": 3e-4, "text_encoder_lr": 3e-5, "batch_size": 4}, 2000
+    ),
+    ("style", "large"): (
+        {"rank": 32, "alpha": 16.0, "conv_rank": 16, "conv_alpha": 8.0, "learning_rate": 1e-4,
+         "train_text_encoder": False, "batch_size": 4}, 8000
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person wants. `pictures`: how many there are; `low_memory`: slower, but fits a small card."""
+
+    goal: str = "character"
+    effort: str = "normal"
+    family: str = "sd1"
+    pictures: int = 0
+    low_memory: bool = False
+
+    def problems(self) -> list[str]:
+        named = (("goal", self.goal, GOALS), ("effort", self.effort, EFFORTS), ("family", self.family, FAMILIES))
+        return [
+            f"The {name} is {value!r}; choose one of: {', '.join(c)}." for name, value, c in named if value not in c
+        ]
+
+
+def settings_for(wish: Wish) -> dict[str, Any]:
+    """The leaf settings of a TrainJob that the wish decides, by name. Raises ConfigError.
+
+    The table follows presets in wide use (Civitai's trainers, hollowstrawberry's notebook, sd-scripts' documentation):
+    their ranks and rates, and their number of pictures seen, so that the steps follow from the batch size.
+    """
+    if wish.problems():
+        raise ConfigError(wish.problems())
+    size = "large" if wish.family == "sdxl" else "small"
+    own, views = _TABLE[wish.goal, size]
+    by_goal = {"character": _CHARACTER, "style": _STYLE, "object": _OBJECT}[wish.goal]
+    chosen = {**_reset(), **_COMMON, **(_LARGE if size == "large" else _SMALL), **by_goal, **own}
+    if wish.low_memory:
+        chosen |= {"accumulation": chosen["batch_size"], "batch_size": 1, "gradient_checkpointing": True}
+    per_step = chosen["batch_size"] * chosen["accumulation"]
+    chosen["steps"] = max(50, round(views * _EFFORT[wish.effort] * _share(wish.pictures) / per_step / 10) * 10)
+    chosen["save_every_steps"] = max(25, round(chosen["steps"] / _SAVES))
+    chosen["preview_every_steps"] = chosen["save_every_steps"]
+    return chosen
+
+
+def _share(pictures: int) -> float:
+    """Fewer than ten pictures are learned by heart sooner; many bear more steps."""
+    return 1.0 if not pictures else min(2.0, max(0.5, (pictures / 20) ** 0.5))
+
+
+def _reset() -> dict[str, Any]:
+    """The defaults of everything that some wish sets, so that one wish leaves nothing behind of another."""
+    named = {name for values in (_COMMON, _SMALL, _LARGE, _CHARACTER, _STYLE, _OBJECT) for name in values}
+    named |= {name for values, _ in _TABLE.values() for name in values} | {"accumulation", "gradient_checkpointing"}
+    return {s.name: s.default for s in describe(TrainJob) if s.name in named}
+
+
+def wished(job: TrainJob, wish: Wish) -> TrainJob:
+    """The job with the wish's settings; its base, pictures, trigger and names stay. Raises ConfigError."""
+    return replace_by_name(job, settings_for(wish))
+
+
+def explained(values: dict[str, Any]) -> list[str]:
+    """What the settings mean, a short sentence each."""
+    batch = values["batch_size"] * values["accumulation"]
+    rate = values["learning_rate"] * values["alpha"] / values["rank"]
+    lines = [
+        f"{values['steps']} steps of {batch} {'picture' if batch == 1 else 'pictures'}, "
+        f"at {values['width']} x {values['height']} pixels.",
+        f"Rank {values['rank']}, alpha {values['alpha']:g}; learning rate {values['learning_rate']:g} "
+        f"(effective {rate:.2g}), {values['schedule'].replace('_', ' ')}.",
+        "The text encoder learns the words too." if values["train_text_encoder"] else "Only the UNet is trained.",
+        f"A save and previews every {values['save_every_steps']} steps.",
+    ]
+    if values["flip"]:
+        lines.append("Half of the pictures are mirrored.")
+    if values["gradient_checkpointing"]:
+        lines.append("Gradient checkpointing saves memory and takes a third longer.")
+    return lines

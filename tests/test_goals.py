@@ -1,0 +1,139 @@
+"""Goals in words become settings that a training accepts; captions are edited; the forecast follows the job."""
+
+import itertools
+import json
+
+import pytest
+from PIL import Image
+
+from lora_core import caption_edit, forecast, goals
+from lora_core.errors import ConfigError, DatasetError
+from lora_core.folders import CaptionFiles, Walk
+from lora_core.jobs import TrainJob
+from lora_core.jobs.train import Subset
+from lora_core.settings import replace_by_name
+
+BASE = "lora_core/assets/demo/demo_base.safetensors"
+
+
+@pytest.mark.parametrize("wish", [
+    goals.Wish(*words, pictures=pictures, low_memory=low)
+    for *words, pictures, low in itertools.product(
+        goals.GOALS, goals.EFFORTS, goals.FAMILIES, (0, 3, 500), (False, True)
+    )
+])  # fmt: skip
+def test_every_wish_is_a_job_without_faults(wish):
+    named = TrainJob(base="b", output_dir="o", name="n")
+    job = goals.wished(replace_by_name(named, {"folder": "pictures", "trigger": "abc"}), wish)
+    assert job.problems() == []
+    assert (job.base, job.dataset.folder, job.captions.trigger) == ("b", "pictures", "abc")
+
+
+def test_more_effort_is_more_steps_and_low_memory_sees_as_many_pictures():
+    for goal, family in itertools.product(goals.GOALS, goals.FAMILIES):
+        steps = [goals.settings_for(goals.Wish(goal, effort, family))["steps"] for effort in goals.EFFORTS]
+        assert steps[0] < steps[1] < steps[2]
+        low = goals.settings_for(goals.Wish(goal, "normal", family, low_memory=True))
+        assert low["batch_size"] == 1 and low["steps"] == steps[1]
+        assert low["accumulation"] == goals.settings_for(goals.Wish(goal, "normal", family))["batch_size"]
+
+
+def test_a_later_wish_leaves_nothing_of_an_earlier_one():
+    style = goals.wished(TrainJob(), goals.Wish("style", family="sdxl"))
+    assert goals.wished(style, goals.Wish("character")) == goals.wished(TrainJob(), goals.Wish("character"))
+
+
+def test_an_unknown_wish_is_refused_with_its_choices():
+    with pytest.raises(ConfigError, match="character, style, object"):
+        goals.settings_for(goals.Wish("landscape"))
+
+
+def test_the_settings_are_explained_with_their_effective_rate():
+    values = goals.settings_for(goals.Wish("character"))
+    told = " ".join(goals.explained(values))
+    assert "0.00025" in told and f"{values['steps']} steps of 2 pictures" in told
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "3_cat").mkdir()
+    for name in ("a.png", "b.png", "3_cat/c.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "a.txt").write_text("red, blue\n", "utf-8")
+    (tmp_path / "b.json").write_text(json.dumps({"tags": ["x", "y"]}), "utf-8")
+    return tmp_path
+
+
+def test_captions_are_listed_from_every_kind_of_file(folder):
+    rows = {row.name: row.caption for row in caption_edit.caption_rows(folder)}
+    assert rows == {"a.png": "red, blue", "b.png": "x, y", "3_cat/c.png": ""}
+
+
+def test_written_captions_are_what_a_training_reads(folder):
+    texts = {"a.png": "red, blue", "b.png": "grün\nneu", "3_cat/c.png": "猫"}
+    written = caption_edit.write_captions(folder, texts)
+    assert [path.name for path in written] == ["c.txt", "b.txt"]
+    folders = Walk().folders(folder, Subset(""))
+    read = CaptionFiles(folders)
+    assert read.caption(folder / "b.png").text == "grün, neu"
+    assert read.caption(folder / "3_cat" / "c.png").text == "猫"
+    assert (folder / "b.json").exists() and not list(folder.glob("**/*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "nothing.png"])
+def test_only_pictures_of_the_folder_get_captions(folder, name):
+    with pytest.raises(ConfigError, match="no picture"):
+        caption_edit.write_captions(folder, {"a.png": "new", name: "x"})
+    assert (folder / "a.txt").read_text("utf-8") == "red, blue\n"
+
+
+def test_a_missing_folder_is_a_sentence(tmp_path):
+    with pytest.raises(DatasetError, match="does not exist"):
+        caption_edit.caption_rows(tmp_path / "no")
+
+
+def job(**values):
+    return replace_by_name(TrainJob(base=BASE), {"width": 128, "height": 128, **values})
+
+
+def test_the_lora_is_counted_as_it_is_trained():
+    from lora_core.engine.network import sizes_of
+    from lora_core.keys import lora_targets
+
+    arch = forecast.architecture_of(BASE)
+    for conv in (0, 4):
+        j = job(rank=8, conv_rank=conv)
+        targets = lora_targets(arch, conv > 0)
+        ranks = sizes_of(targets, j.network)
+        expected = 0
+        for key in targets:
+            down_in = key.shape[1] * (key.shape[2] * key.shape[3] if len(key.shape) == 4 else 1)
+            expected += ranks[key.canonical].rank * (down_in + key.shape[0])
+        assert forecast.lora_weights(j, arch) == expected
+
+
+def test_memory_grows_with_what_needs_it():
+    arch = forecast.architecture_of(BASE)
+    plain = forecast.memory(job(), arch, "fp32")
+    assert forecast.memory(job(batch_size=4), arch, "fp32") > plain
+    assert forecast.memory(job(width=512, height=512), arch, "fp32") > plain
+    assert forecast.memory(job(batch_size=4, gradient_checkpointing=True), arch, "fp32") < forecast.memory(
+        job(batch_size=4), arch, "fp32"
+    )
+    assert forecast.memory(job(), arch, "bf16") < plain
+
+
+def test_time_is_told_from_an_earlier_training_alone():
+    assert forecast.forecast(job(), 100, "fp32").seconds is None
+    speed = forecast.speed_of(job(), {"seconds_per_step": 0.5, "device": "cpu"})
+    assert forecast.forecast(job(), 100, "fp32", [speed]).seconds == pytest.approx(50)
+    assert forecast.forecast(job(batch_size=4), 100, "fp32", [speed]).seconds == pytest.approx(200)
+    assert forecast.speed_of(job(), {}) is None
+    assert forecast.speed_of(TrainJob(base="gone.safetensors"), {"seconds_per_step": 1.0}) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 seconds"), (40, "40 seconds"), (720, "12 minutes"), (12000, "3 h 20 min")]
+)
+def test_time_in_words(seconds, words):
+    assert forecast.spoken(seconds) == words.replace("1 seconds", "1 second")
