@@ -1,6 +1,13 @@
 """Inpainting around the sampling: what to draw from a picture and a mask, and how to put the result back.
 
-Follows A1111's order of operations. `plan` and `paste` are all that a host needs to inpaint with its own sampler.
+Follows A1111's order of operations. `plan` and `paste` are all that a host needs to inpaint with its own sampler:
+
+    made = plan(source, mask, InpaintOptions(512, 512, area="only masked"))
+    # encode made.working, sample where masks.latent_mask(made.mask, (64, 64)) is 1, decode to `drawn` (512 x 512)
+    result = paste(made, drawn)
+
+`picture_of`, `mask_of` and `paste_array` do the same for float arrays. Options are plain values and travel through
+`settings.to_json` and `settings.from_json`.
 """
 
 from __future__ import annotations
@@ -8,46 +15,65 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from lora_core.errors import ConfigError
-from lora_core.geometry import Box, expanded, fitted_inside, padded
+from lora_core.geometry import Box, expanded, padded
 from lora_core.masks import blur, bounding_box, cut_out, doubled, fill
-
-LANCZOS = Image.Resampling.LANCZOS
+from lora_core.resizing import (
+    JUST,
+    LATENT,
+    Placement,
+    placement,
+    resize_picture,
+    resized,
+    resized_and_cropped,
+    resized_and_filled,
+    taken_back,
+)
 
 
 @dataclass(frozen=True)
 class InpaintOptions:
-    """`width` and `height`: the size to draw at. `content`: "fill", "original", "latent noise", "latent nothing".
+    """`width` and `height`: the size to draw at. `blur`: sigma of the mask's blur in pixels, `blur_y` its own downwards.
 
+    `content`: what lies below the mask at first: "fill" (colours from around), "original", or "latent noise", "latent
+    nothing" (set in the latents; the working picture is filled), "grey" (set when encoding).
     `area`: "whole picture", or "only masked" (the mask's surroundings, `padding` pixels wide, drawn enlarged).
+    `resize_mode`: how the whole picture comes to width x height. `keep_size`: the result has the source's size and
+    alpha; else it is width x height and RGB, as A1111 gives it for the whole picture.
     """
 
     width: int
     height: int
     blur: float = 4
+    blur_y: float | None = None
+    invert: bool = False
     content: str = "original"
     area: str = "whole picture"
     padding: int = 32
+    resize_mode: str = JUST
+    keep_size: bool = True
 
 
 @dataclass(frozen=True)
 class InpaintPlan:
-    """`working` (RGB) is to be drawn over where `mask` (L, same size) is white; mask None: all of it.
+    """`working` (RGB) is to be drawn over where `mask` (L, width x height) is above 0; mask None: all of it.
 
-    `overlay_mask` (L, the source's size) is how much of the result shows; `box` is where `working` was cut from.
+    `working` is width x height, but of the source's size with "latent upscale". `overlay_mask` (L, the source's size)
+    is how much of the result shows. `box` is what "only masked" cut out; else `at` says where the source lies.
     """
 
     source: Image.Image
     working: Image.Image
     mask: Image.Image | None
     overlay_mask: Image.Image | None
+    at: Placement
     box: Box | None = None
 
 
 def plan(source: Image.Image, mask: Image.Image, options: InpaintOptions) -> InpaintPlan:
-    """Prepare inpainting of `source` (RGB or RGBA) where `mask` (L) is above 0; the mask is blurred here.
+    """Prepare inpainting of `source` (RGB or RGBA) where `mask` (L) is above 0; mask is inverted and blurred here.
 
     "only masked" with an empty mask gives a plan without mask: the whole picture is drawn anew, as A1111 does.
     Raises ConfigError when sizes differ.
@@ -56,32 +82,96 @@ def plan(source: Image.Image, mask: Image.Image, options: InpaintOptions) -> Inp
         raise ConfigError(
             f"The mask has {_times(mask.size)} pixels, the picture {_times(source.size)}: make them equal."
         )
-    size = (options.width, options.height)
-    soft = blur(mask, options.blur)
-    picture = on_white(source)
+    wanted = ImageChops.invert(mask.convert("L")) if options.invert else mask.convert("L")
+    soft = blur(wanted, options.blur, options.blur_y)
     if options.area == "whole picture":
-        working, small = resized(picture, size), resized(soft, size)
-        return InpaintPlan(source, _content(working, small, options), small, doubled(soft))
+        return _whole(source, soft, options)
     found = bounding_box(soft)
     if found is None:
-        return InpaintPlan(source, resized(picture, size), None, None)
+        return plan_without_mask(source, options)
+    return _only_masked(source, soft, found, options)
+
+
+def plan_without_mask(source: Image.Image, options: InpaintOptions) -> InpaintPlan:
+    """img2img: everything is drawn anew; of the options the size, `resize_mode` and `keep_size` count."""
+    size = (options.width, options.height)
+    working = _resized_source(on_white(source), options)
+    kept = source if options.keep_size else resized(working, size)
+    return InpaintPlan(kept, working, None, None, _place(kept, options))
+
+
+def _whole(source: Image.Image, soft: Image.Image, options: InpaintOptions) -> InpaintPlan:
+    size = (options.width, options.height)
+    small = resize_picture(options.resize_mode, soft, size)
+    picture = on_white(source)
+    working = _resized_source(picture, options)
+    covered = soft if options.resize_mode == LATENT else small
+    working = _content(working, covered, options)
+    if options.keep_size:
+        at = placement(options.resize_mode, source.size, size)
+        return InpaintPlan(source, working, small, _within(doubled(soft), at.visible), at)
+    kept = resize_picture(options.resize_mode, picture, size)
+    return InpaintPlan(kept, working, small, doubled(small), placement(JUST, size, size))
+
+
+def _only_masked(source: Image.Image, soft: Image.Image, found: Box, options: InpaintOptions) -> InpaintPlan:
+    size = (options.width, options.height)
     box = expanded(padded(found, options.padding, *source.size), size, *source.size)
-    working, small = (resized_and_filled(p.crop(box.corners), size) for p in (picture, soft))
-    return InpaintPlan(source, _content(working, small, options), small, soft, box)
+    working, small = (resized_and_filled(p.crop(box.corners), size) for p in (on_white(source), soft))
+    at = placement(JUST, source.size, size)
+    return InpaintPlan(source, _content(working, small, options), small, soft, at, box)
 
 
-def paste(plan: InpaintPlan, drawn: Image.Image) -> Image.Image:
-    """The source with the drawn picture in place of its masked part, in the source's size and mode.
+def _place(source: Image.Image, options: InpaintOptions) -> Placement:
+    mode = options.resize_mode if options.keep_size else JUST
+    return placement(mode, source.size, (options.width, options.height))
 
-    Pixels whose overlay mask is 0 keep their very bits, alpha included.
+
+def _resized_source(picture: Image.Image, options: InpaintOptions) -> Image.Image:
+    if options.resize_mode == LATENT:
+        return picture
+    return resize_picture(options.resize_mode, picture, (options.width, options.height))
+
+
+def _content(working: Image.Image, mask: Image.Image, options: InpaintOptions) -> Image.Image:
+    return working if options.content in ("original", "grey") else fill(working, mask)
+
+
+def _within(mask: Image.Image, box: Box) -> Image.Image:
+    result = Image.new("L", mask.size)
+    result.paste(mask.crop(box.corners), box.corners)
+    return result
+
+
+def paste(plan: InpaintPlan, drawn: Image.Image, shown: Image.Image | None = None) -> Image.Image:
+    """The source with the drawn picture (RGB) in place of its masked part, in the source's size and mode.
+
+    Pixels whose overlay mask is 0 keep their very bits, alpha included. `shown` (L, the drawn picture's size) takes
+    the place of the plan's overlay mask: soft inpainting finds it out afterwards.
     """
-    if plan.overlay_mask is None:
-        return resized(drawn, plan.source.size)
-    canvas = Image.new("RGBA", plan.source.size)
-    box = plan.box or Box(0, 0, *plan.source.size)
-    canvas.paste(resized_and_cropped(drawn, (box.width, box.height)), (box.left, box.top))
-    canvas.alpha_composite(cut_out(on_white(plan.source), plan.overlay_mask).convert("RGBA"))
-    return _with_source_bits(plan.source, canvas.convert("RGB"), plan.overlay_mask)
+    if plan.mask is None or plan.overlay_mask is None:
+        return _drawn_anew(plan, drawn)
+    mask = plan.overlay_mask if shown is None else _put_back(plan, shown, Image.new("L", plan.source.size))
+    canvas = _put_back(plan, drawn, Image.new("RGBA", plan.source.size))
+    canvas.alpha_composite(cut_out(on_white(plan.source), mask).convert("RGBA"))
+    return _with_source_bits(plan.source, canvas.convert("RGB"), mask)
+
+
+def _drawn_anew(plan: InpaintPlan, drawn: Image.Image) -> Image.Image:
+    seen = plan.at.visible
+    if (seen.width, seen.height) == plan.source.size:
+        return taken_back(drawn, plan.at)
+    result = on_white(plan.source)
+    result.paste(taken_back(drawn, plan.at), seen.corners)
+    return result
+
+
+def _put_back(plan: InpaintPlan, drawn: Image.Image, canvas: Image.Image) -> Image.Image:
+    if plan.box is not None:
+        canvas.paste(resized_and_cropped(drawn, (plan.box.width, plan.box.height)), plan.box.corners)
+    else:
+        canvas.paste(taken_back(drawn, plan.at), plan.at.visible.corners)
+    return canvas
 
 
 def _with_source_bits(source: Image.Image, result: Image.Image, mask: Image.Image) -> Image.Image:
@@ -95,51 +185,43 @@ def _with_source_bits(source: Image.Image, result: Image.Image, mask: Image.Imag
     return Image.fromarray(old)
 
 
-def _content(working: Image.Image, mask: Image.Image, options: InpaintOptions) -> Image.Image:
-    return working if options.content == "original" else fill(working, mask)
-
-
 def on_white(picture: Image.Image) -> Image.Image:
     """RGB, transparency over white."""
     if "A" not in picture.getbands():
         return picture.convert("RGB")
+    own = picture.convert("RGBA")
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    white.alpha_composite(picture.convert("RGBA"))
+    white.paste(own, mask=own)
     return white.convert("RGB")
 
 
-def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Lanczos, unless the size is right already."""
-    return picture if picture.size == size else picture.resize(size, LANCZOS)
+def picture_of(pixels: np.ndarray) -> Image.Image:
+    """float [h, w, 3 or 4] in 0..1 -> RGB or RGBA, rounded."""
+    return Image.fromarray(np.rint(np.asarray(pixels, np.float64).clip(0, 1) * 255).astype(np.uint8))
 
 
-def resized_and_cropped(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture scaled to cover `size`, its middle."""
-    width, height = size
-    wide = width * picture.height > height * picture.width
-    inner = (
-        (width, picture.height * width // picture.width) if wide else (picture.width * height // picture.height, height)
-    )
-    result = Image.new(picture.mode, size)
-    result.paste(resized(picture, inner), (width // 2 - inner[0] // 2, height // 2 - inner[1] // 2))
-    return result
+def mask_of(mask: np.ndarray) -> Image.Image:
+    """float [h, w] in 0..1, 1 = repaint -> mode "L", rounded."""
+    return picture_of(mask)
 
 
-def resized_and_filled(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture scaled into `size`; what is left beside it is filled with its border lines."""
-    width, height = size
-    inner = fitted_inside(picture.size, size)
-    small = resized(picture, inner)
-    result = Image.new(picture.mode, size)
-    left, top = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
-    result.paste(small, (left, top))
-    if top > 0:
-        result.paste(small.resize((width, top), box=(0, 0, width, 0)), (0, 0))
-        result.paste(small.resize((width, top), box=(0, inner[1], width, inner[1])), (0, top + inner[1]))
-    if left > 0:
-        result.paste(small.resize((left, height), box=(0, 0, 0, height)), (0, 0))
-        result.paste(small.resize((left, height), box=(inner[0], 0, inner[0], height)), (left + inner[0], 0))
-    return result
+def array_of(picture: Image.Image) -> np.ndarray:
+    """RGB, RGBA or L -> float32 [h, w, 3 or 4] or [h, w] in 0..1."""
+    return np.asarray(picture, np.float32) / 255
+
+
+def paste_array(
+    plan: InpaintPlan, pixels: np.ndarray, drawn: np.ndarray, shown: Image.Image | None = None
+) -> np.ndarray:
+    """`paste` for floats: `pixels` [h, w, 3 or 4] is what the plan's source was made from, `drawn` [h', w', 3].
+
+    Where nothing is repainted, the very floats of `pixels` stay. With `keep_size` off the result has the drawn size.
+    """
+    result = array_of(paste(plan, picture_of(drawn), shown))
+    if result.shape != pixels.shape:
+        return result
+    same = (np.asarray(picture_of(pixels)) == np.rint(result * 255).astype(np.uint8)).all(axis=-1, keepdims=True)
+    return np.where(same, np.asarray(pixels, np.float32), result)
 
 
 def _times(size: tuple[int, int]) -> str:

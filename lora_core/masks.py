@@ -12,14 +12,14 @@ from lora_core.geometry import Box
 FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))
 
 
-def mask_from_picture(mask: Image.Image) -> Image.Image:
-    """A mode "L" mask: the alpha of a partly transparent picture, cut at 128, else its brightness."""
+def mask_from_picture(mask: Image.Image, rounded: bool = True) -> Image.Image:
+    """A mode "L" mask: the alpha of a partly transparent picture (`rounded`: cut at 128), else its brightness."""
     if mask.mode == "P" and "transparency" in mask.info:
         mask = mask.convert("RGBA")
     if mask.mode in ("RGBA", "LA"):
         alpha = mask.getchannel("A")
         if alpha.getextrema() != (255, 255):
-            return alpha.point([255 if value > 128 else 0 for value in range(256)])
+            return alpha.point([255 if value > 128 else 0 for value in range(256)]) if rounded else alpha
     return mask.convert("L")
 
 
@@ -30,15 +30,19 @@ def mask_from_alpha(picture: Image.Image) -> Image.Image | None:
     return ImageChops.invert(picture.getchannel("A"))
 
 
-def blur(mask: Image.Image, sigma: float) -> Image.Image:
-    """Gaussian blur with OpenCV's 8-bit arithmetic: kernel of 2 * int(2.5 sigma + 0.5) + 1, mirrored borders."""
-    if sigma <= 0:
-        return mask
-    pixels = np.asarray(mask.convert("L"))
-    return Image.fromarray(_blur_rows(_blur_rows(pixels, sigma).T, sigma).T.copy())
+def blur(mask: Image.Image, sigma: float, sigma_y: float | None = None) -> Image.Image:
+    """Gaussian blur with OpenCV's 8-bit arithmetic: kernel of 2 * int(2.5 sigma + 0.5) + 1, mirrored borders.
+
+    `sigma` blurs across, `sigma_y` down (None: as `sigma`), one after the other; 0 does not blur.
+    """
+    down = sigma if sigma_y is None else sigma_y
+    pixels = _blur_rows(np.asarray(mask.convert("L")), sigma)
+    return Image.fromarray(_blur_rows(pixels.T, down).T.copy())
 
 
 def _blur_rows(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    if sigma <= 0:
+        return pixels
     kernel = gaussian_kernel(sigma)
     radius = len(kernel) // 2
     wide = np.pad(pixels.astype(np.int64), ((0, 0), (radius, radius)), mode="reflect")
@@ -91,7 +95,7 @@ def cut_out(picture: Image.Image, mask: Image.Image) -> Image.Image:
     return result
 
 
-def latent_mask(mask: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """float32 [h, w] of 0 and 1 at the latents' size (width, height): bicubic, then rounded."""
-    small = mask.convert("RGB").resize(size)
-    return np.around(np.asarray(small, np.float32)[:, :, 0] / 255)
+def latent_mask(mask: Image.Image, size: tuple[int, int], rounded: bool = True) -> np.ndarray:
+    """float32 [h, w] in 0..1 at the latents' size (width, height): bicubic; `rounded` to 0 and 1."""
+    small = np.asarray(mask.convert("RGB").resize(size), np.float32)[:, :, 0] / 255
+    return np.around(small) if rounded else small
