@@ -30,7 +30,7 @@ def match_histogram(channel: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def with_luminosity(colors: np.ndarray, lightness: np.ndarray) -> np.ndarray:
-    """uint8 [h, w, 3]: the colours of the first, the luminosity of the second picture (W3C Compositing 1, "luminosity").
+    """uint8 [h, w, 3]: the colours of the first, the luminosity of the second (W3C Compositing 1, "luminosity").
 
     Colours that leave the range are drawn towards their grey.
     """

@@ -35,7 +35,7 @@ from lora_core.resizing import (
 
 @dataclass(frozen=True)
 class InpaintOptions:
-    """`width` and `height`: the size to draw at. `blur`: sigma of the mask's blur in pixels, `blur_y` its own downwards.
+    """`width` and `height`: the size to draw at. `blur`: sigma of the mask's blur in pixels; `blur_y`: that downwards.
 
     `content`: what lies below the mask at first: "fill" (colours from around), "original", or "latent noise", "latent
     nothing" (set in the latents; the working picture is filled), "grey" (set when encoding).

@@ -8,8 +8,8 @@ from PIL import Image
 
 from lora_core.errors import ConfigError
 from lora_core.inpaint_plan import InpaintOptions, paste, plan
-from lora_core.resizing import resized_and_cropped, resized_and_filled
 from lora_core.masks import blur
+from lora_core.resizing import resized_and_cropped, resized_and_filled
 
 AREAS = ("whole picture", "only masked")
 
