@@ -102,6 +102,13 @@ def to_json(job: Any) -> Any:
     return job
 
 
+def groups(cls: type) -> dict[str, Declaration]:
+    """The groups of a job class by the name of their field, in order of declaration."""
+    kinds = hints(cls)
+    found = [f for f in dataclasses.fields(cls) if dataclasses.is_dataclass(kinds[f.name]) and _KEY in f.metadata]
+    return {f.name: f.metadata[_KEY] for f in found}
+
+
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
     """Build a job from JSON values. Raises ConfigError that names every unknown field, missing field and wrong type."""
     faults: list[str] = []
