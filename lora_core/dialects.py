@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_core.families import TITLES
@@ -81,12 +81,30 @@ def verdicts(file: NetworkFile) -> tuple[Verdict, ...]:
         "diffusers": _diffusers,
         "sd-scripts": _sd_scripts,
     }
-    found = [_verdict(file, program, test) for program, test in tests.items()]
+    alike: dict[tuple[object, ...], tuple[Change, int]] = {}
+    for change in file.changes.values():
+        sort = _sort(change)
+        alike[sort] = (change, alike[sort][1] + 1 if sort in alike else 1)
+    sorts = list(alike.values())
+    found = [_verdict(file, sorts, program, test) for program, test in tests.items()]
     return tuple(_special(file, verdict) for verdict in found)
 
 
-def _verdict(file: NetworkFile, program: str, test: Callable[[Change], str]) -> Verdict:
-    refusals = Counter(reason for change in file.changes.values() if (reason := test(change)))
+def _sort(change: Change) -> tuple[object, ...]:
+    """Changes with equal sorts are judged alike by every test below."""
+    tensor = next(iter(change.parts.values()))
+    layer = change.layer
+    spelling = (change.style, _is_sgm(change), ".to_" in change.name, ".processor." in tensor)
+    return (*spelling, change.algorithm, tuple(change.parts), layer.key.component == UNET, layer.listed)
+
+
+def _verdict(
+    file: NetworkFile, sorts: Sequence[tuple[Change, int]], program: str, test: Callable[[Change], str]
+) -> Verdict:
+    """`sorts`: one change of each sort, and how many there are."""
+    refusals: Counter[str] = Counter()
+    for change, count in sorts:
+        refusals.update({reason: count} if (reason := test(change)) else {})
     applied = len(file.changes) - sum(refusals.values())
     if file.unmatched:
         refusals[f"{len(file.unmatched)} tensors belong to no layer"] += 1

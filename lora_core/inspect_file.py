@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter
@@ -15,7 +16,8 @@ import torch
 from lora_core.block_weights import block_of
 from lora_core.dialects import Verdict, dialect, family_reason, stranger, verdicts
 from lora_core.errors import FileError, KeyMismatch
-from lora_core.families import TITLES
+from lora_core.families import TITLES, reference
+from lora_core.keys import ModuleKey, lora_targets
 from lora_core.networks import ALGORITHMS, NetworkFile
 from lora_core.shapes import Architecture
 from lora_core.tensor_writer import data_hash, legacy_hash
@@ -61,7 +63,8 @@ class Inspection:
     dtypes: dict[str, int]
     blocks: dict[str, BlockFacts]
     unmatched: tuple[str, ...]
-    missing: int
+    outside: int
+    missing: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     triggers: tuple[str, ...]
     metadata: dict[str, str] = field(repr=False)
@@ -113,7 +116,8 @@ def _inspection(file: NetworkFile, arch: Architecture | None, read: Numbers | No
         dtypes=dict(Counter(info.dtype for info in header.values())),
         blocks={label: _block(file, names, read) for label, names in sorted(blocks.items())},
         unmatched=tuple(sorted(file.unmatched)),
-        missing=len(changes) - len(listed),
+        outside=len(changes) - len(listed),
+        missing=missing(file, arch),
         verdicts=verdicts(file),
         triggers=trigger_words(file.metadata),
         metadata=file.metadata,
@@ -121,12 +125,30 @@ def _inspection(file: NetworkFile, arch: Architecture | None, read: Numbers | No
     )
 
 
+def missing(file: NetworkFile, arch: Architecture | None) -> tuple[str, ...]:
+    """Layers of kohya's table that the file leaves alone, in the components that it changes.
+
+    3x3 convolutions and their kin count only where the file changes any of them.
+    """
+    changed = file.changes.values()
+    conv = any(change.layer.key.is_conv3x3 for change in changed)
+    components = {change.layer.key.component for change in changed}
+    wanted = lora_targets(arch, conv) if arch is not None else released_targets(file.family, conv)
+    return tuple(key.canonical for key in wanted if key.component in components and key.canonical not in file.changes)
+
+
+@functools.cache
+def released_targets(family: str, conv: bool) -> tuple[ModuleKey, ...]:
+    """`lora_targets` of the released model of a family."""
+    return lora_targets(reference(family), conv)
+
+
 def _block(file: NetworkFile, names: list[str], read: Numbers | None) -> BlockFacts:
     ranks = Counter(str(file.rank(name) or "none") for name in names)
     alphas: Counter[str] = Counter()
     for name in names:
         part = file.changes[name].parts.get("alpha")
-        alphas["none" if part is None else f"{float(file.source.read(part).reshape(-1)[0]):g}"] += 1
+        alphas["none" if part is None else f"{file.source.number(part):g}"] += 1
     if read is None:
         return BlockFacts(len(names), dict(ranks), dict(alphas))
     norm = math.sqrt(sum(read.norms.get(name, 0.0) ** 2 for name in names))
@@ -217,6 +239,8 @@ def lines(found: Inspection) -> Iterator[str]:
         yield f"  {len(found.unmatched)} tensors fit no layer: {', '.join(found.unmatched[:3])} ..."
     for verdict in found.verdicts:
         yield f"  {verdict.program} applies it {verdict.answer}" + (f": {verdict.reason}" if verdict.reason else "")
+    if found.missing:
+        yield f"  {len(found.missing)} layers of the model are left alone, e.g. {found.missing[0]}"
     if found.triggers:
         yield f"  trigger words: {', '.join(found.triggers)}"
     if found.numbers is not None:

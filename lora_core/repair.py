@@ -111,7 +111,7 @@ def summary(file: NetworkFile, title: str) -> Summary:
     alphas: set[float] = set()
     for change in file.changes.values():
         if "alpha" in change.parts:
-            alphas.add(float(file.source.read(change.parts["alpha"]).reshape(-1)[0]))
+            alphas.add(file.source.number(change.parts["alpha"]))
     rank = next(iter(ranks)) if len(ranks) == 1 else None
     alpha = next(iter(alphas)) if len(alphas) == 1 else None
     return Summary(file.family, "Dynamic" if rank is None else rank, _alpha_word(alpha, alphas, rank), title)

@@ -127,7 +127,8 @@ def _info(value: Mapping[str, Any]) -> TensorInfo:
     begin, end = value["data_offsets"]
     shape = tuple(value["shape"])
     dtype = value["dtype"]
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+    numbers = (*shape, begin, end)
+    if set(map(type, numbers)) != {int} or min(numbers) < 0:
         raise ValueError("a shape or an offset is not a whole number")
     if dtype not in WIDTH:
         raise ValueError(f"number format {dtype!r} is not known")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,7 @@ COMPONENTS = {
     "text_encoder_2": "model",
     "vae": "diffusion_pytorch_model",
 }
+NUMBERS = {"F16": "<e", "F32": "<f", "F64": "<d", "I32": "<i", "I64": "<q"}
 BLOCK = 1 << 20  # numbers converted at a time
 OLD_ATTENTION = ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0."))
 
@@ -53,6 +55,10 @@ class TensorSource:
     def read(self, name: str, dtype: torch.dtype | None = None, rows: tuple[int, int] | None = None) -> torch.Tensor:
         """The tensor in memory of its own, on the CPU. Raises KeyMismatch for an unknown name."""
         raise NotImplementedError
+
+    def number(self, name: str) -> float:
+        """The first value of a small tensor, such as an alpha."""
+        return float(self.read(name).reshape(-1)[0])
 
     def dtype(self, name: str) -> torch.dtype:
         """The number format in which the tensor is stored."""
@@ -104,6 +110,15 @@ class TensorFile(TensorSource):
         tensor = torch.empty(shape, dtype=stored)
         self._fill(tensor_bytes(tensor), place, name)
         return tensor
+
+    def number(self, name: str) -> float:
+        """The first value of a small tensor, such as an alpha, without making a tensor of it."""
+        info = _lookup(self.header.tensors, name, self.path)
+        code = NUMBERS.get(info.dtype)
+        if code is None or info.begin == info.end:
+            return super().number(name)
+        self._file.seek(self.header.data_start + info.begin)
+        return float(struct.unpack(code, self._file.read(struct.calcsize(code)))[0])
 
     def _converted(self, result: torch.Tensor, stored: torch.dtype, place: int, name: str) -> torch.Tensor:
         """Fill `result` block by block, so that no second tensor of its size is ever in memory."""

@@ -56,6 +56,26 @@ def test_shares_of_the_base(tmp_path):
     assert block.share_of_base is not None and block.share_of_base > 0
 
 
+def test_layers_left_alone_are_told(tmp_path):
+    whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
+    lora_file(whole, every=1, conv=True)
+    assert inspect_network(whole).missing == ()
+    tensors = {name: t for name, t in load_file(whole).items() if "_ff_net_" not in name and "_conv" not in name}
+    save_file(tensors, part)
+    found = inspect_network(part)
+    assert found.missing and all(".ff.net." in name or ".conv" in name for name in found.missing)
+    assert any(f"{len(found.missing)} layers of the model are left alone" in line for line in lines(found))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_alphas_of_every_format_are_read(tmp_path, dtype):
+    path = tmp_path / "x.safetensors"
+    lora_file(path, every=20)
+    tensors = load_file(path)
+    save_file({n: torch.tensor(3, dtype=dtype) if n.endswith(".alpha") else t for n, t in tensors.items()}, path)
+    assert {alpha for block in inspect_network(path).blocks.values() for alpha in block.alphas} == {"3"}
+
+
 DIALECTS = {
     "PEFT": (f"base_model.model.{DOTTED}.lora_A.weight", f"base_model.model.{DOTTED}.lora_B.weight"),
     "diffusers": (f"unet.{DOTTED}.lora_A.weight", f"unet.{DOTTED}.lora_B.weight"),
