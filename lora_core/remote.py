@@ -7,67 +7,19 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from lora_core.child import Child
 from lora_core.errors import LoomError, WorkerCrashed
 from lora_core.events import Event, event_from_json
-from lora_core.overlay import isolation
 from lora_core.wire import decode, encode, error_from_wire, job_to_wire
 
-ROOT = Path(__file__).resolve().parent.parent
-BOOT = "import sys; sys.path[:] = {paths} + [p for p in sys.path if p]; from lora_core.worker import main; main()"
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 TAIL_BYTES = 4000
 TAIL_LINES = 25
-
-
-@dataclass(frozen=True)
-class Child:
-    """How a child process is started.
-
-    `overlay`: folders searched before all others; `log`: file that its stderr is appended to (None: a temporary one);
-    `imports`: modules imported before the first job; `idle`: seconds without a job until it ends (0 = never);
-    `grace`: seconds that it has left once its host died.
-    """
-
-    python: str = ""
-    overlay: tuple[str, ...] = ()
-    log: str | None = None
-    imports: tuple[str, ...] = ()
-    idle: float = 0.0
-    grace: float = 20.0
-
-    def command(self) -> list[str]:
-        """The argument list: the host's own interpreter, isolated where the host is, paths by -c, never a shell."""
-        paths = ", ".join(ascii(str(path)) for path in (*self.overlay, ROOT))
-        start = [self.python or sys.executable, *isolation(), "-X", "utf8", "-c", BOOT.format(paths=f"[{paths}]")]
-        options = [f"--idle={self.idle}", f"--grace={self.grace}"]
-        return start + options + [f"--import={module}" for module in self.imports]
-
-    def start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start the process. Raises WorkerCrashed when there is no such interpreter."""
-        windows = os.name == "nt"
-        flags = ("CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW")
-        try:
-            return subprocess.Popen(
-                self.command(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **OFFLINE},
-                start_new_session=not windows,
-                creationflags=sum(getattr(subprocess, flag) for flag in flags) if windows else 0,
-            )
-        except OSError as error:
-            raise WorkerCrashed(
-                f"The worker could not be started with {self.python or sys.executable}: {error}."
-            ) from error
 
 
 class Worker:
@@ -120,9 +72,21 @@ class Worker:
             return False
         return True
 
-    def release(self) -> None:
-        """Ask the child to drop what it keeps loaded, after the running job if there is one."""
-        self.send(encode({"command": "release"}))
+    def release(self, seconds: float = 0.0) -> None:
+        """Ask the child to drop what it keeps loaded, after the running job if there is one.
+
+        With `seconds`, wait so long for it; a child that has not done it then is ended.
+        """
+        if not self.send(encode({"command": "release"})) or not seconds:
+            return
+        process = self.process
+        assert process is not None and process.stdout is not None
+        done: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=read, args=(process.stdout, done, "released"), daemon=True).start()
+        try:
+            done.get(timeout=seconds)
+        except queue.Empty:
+            self.close(0.0)
 
     def close(self, seconds: float = 5.0) -> None:
         """End the child: by closing its stdin, after `seconds` by force."""
@@ -150,13 +114,14 @@ def end(process: subprocess.Popen[bytes], seconds: float) -> None:
             return
 
 
-def read(events: IO[bytes], inbox: queue.Queue[dict[str, Any] | None]) -> None:
+def read(events: IO[bytes], inbox: queue.Queue[dict[str, Any] | None], end: str = "ended") -> None:
     """Put the child's messages into the inbox up to the end of one job; None means that the child is gone."""
     with contextlib.suppress(OSError, ValueError):
         for line in events:
             message = decode(line)
-            inbox.put(message)
-            if "ended" in message:
+            if end in message or "released" not in message:
+                inbox.put(message)
+            if end in message:
                 return
     inbox.put(None)
 

@@ -1,7 +1,8 @@
 """The lines between a host and its child process: JSON, one value a line, ASCII only, so no console can break it.
 
 To the child: {"job": kind, "settings": {...}}, then {"command": name}. From the child: events (`event_to_json`),
-{"error": class, "text": sentence, "problems": [...]}, and {"ended": true} after the last line of a job.
+{"error": class, "text": sentence, "problems": [...]}, and {"ended": true} after the last line of a job;
+{"released": true} when it has dropped what it kept loaded.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from lora_core.run import RUNNERS, kind_of
 from lora_core.settings import from_json, to_json
 
 ENDED = {"ended": True}
+RELEASED = {"released": True}
 
 
 def encode(value: dict[str, Any]) -> bytes:

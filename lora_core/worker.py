@@ -23,7 +23,7 @@ from lora_core.errors import LoomError
 from lora_core.events import event_to_json
 from lora_core.overlay import hide_unneeded
 from lora_core.run import release, run, translate
-from lora_core.wire import ENDED, decode, encode, error_to_wire, job_from_wire
+from lora_core.wire import ENDED, RELEASED, decode, encode, error_to_wire, job_from_wire
 
 CRASHED = 70
 
@@ -123,6 +123,7 @@ def serve(inbox: queue.Queue[dict[str, Any] | None], out: BinaryIO, idle: float 
             work(message, out)
         else:
             release()
+            send(out, RELEASED)
 
 
 def work(message: dict[str, Any], out: BinaryIO) -> None:

@@ -11,11 +11,11 @@ import toy_runner
 from toy_runner import ToyJob
 
 from lora_core import cli
+from lora_core.child import ROOT
 from lora_core.cli_flags import flag, negation
 from lora_core.console import Console, duration
 from lora_core.events import Finished, Loss, Note, Preview, Progress, Saved, Stage
 from lora_core.jobs import GenerateJob, TrainJob
-from lora_core.remote import ROOT
 from lora_core.settings import describe, to_json
 
 

@@ -11,9 +11,10 @@ import pytest
 from toy_runner import ToyJob
 
 from lora_core import errors
+from lora_core.child import ROOT
 from lora_core.events import Finished, Loss, Note, Preview, Progress, Saved, Stage
 from lora_core.jobs import TrainJob
-from lora_core.remote import ROOT, Child, Worker, cause, spawn
+from lora_core.remote import Child, Worker, cause, spawn
 from lora_core.run import run
 from lora_core.settings import replace_by_name
 
