@@ -59,10 +59,11 @@ Course = Sequence[tuple[float, Conditioning]]  # (last evaluation, conditioning)
 
 @dataclass
 class Guidance:
-    """The conditioning of a batch over all evaluations of the UNet."""
+    """The conditioning of a batch over all evaluations of the UNet, and the guidance scale."""
 
     positive: tuple[tuple[tuple[Course, float], ...], ...]
     negative: Course | None
+    cfg: float
     options: PromptOptions
     empty: Conditioning | None = None
     _made: dict[tuple[int, ...], Conds] = field(default_factory=dict)
@@ -103,15 +104,14 @@ def guidance_of(models: Models, options: PromptOptions, prompts: Sequence[str], 
     if cfg != 1 or not plain:
         against = _course(models, options, without_comments(negative), True)
     empty = encode_a1111(models, [""], options)[0] if options.padding == "empty" else None
-    return Guidance(tuple(courses[prompt] for prompt in prompts), against, options, empty)
+    return Guidance(tuple(courses[prompt] for prompt in prompts), against, cfg, options, empty)
 
 
 def _comfyui(models: Models, options: PromptOptions, prompts: Sequence[str], negative: str, cfg: float) -> Guidance:
-    wanted = dict.fromkeys([*prompts, *([] if cfg == 1 else [negative])])
+    wanted = {*prompts} if cfg == 1 else {*prompts, negative}
     encoded: dict[str, Course] = {text: [(math.inf, encode_comfyui(models, text, options))] for text in wanted}
-    return Guidance(
-        tuple(((encoded[text], 1.0),) for text in prompts), encoded.get(negative) if cfg != 1 else None, options
-    )
+    positive = tuple(((encoded[text], 1.0),) for text in prompts)
+    return Guidance(positive, None if cfg == 1 else encoded[negative], cfg, options)
 
 
 def _a1111_courses(models: Models, options: PromptOptions, prompt: str) -> tuple[tuple[Course, float], ...]:
