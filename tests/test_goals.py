@@ -1,13 +1,14 @@
 """Goals in words become settings that a training accepts; captions are edited; the forecast follows the job."""
 
+import io
 import itertools
 import json
 
 import pytest
 from PIL import Image
 
-from lora_core import caption_edit, forecast, goals
-from lora_core.errors import ConfigError, DatasetError
+from lora_core import caption_edit, forecast, goals, thumbnails, uploads
+from lora_core.errors import ConfigError, DatasetError, FileError
 from lora_core.folders import CaptionFiles, Walk
 from lora_core.jobs import TrainJob
 from lora_core.jobs.train import Subset
@@ -137,3 +138,45 @@ def test_time_is_told_from_an_earlier_training_alone():
 )
 def test_time_in_words(seconds, words):
     assert forecast.spoken(seconds) == words.replace("1 seconds", "1 second")
+
+
+def dropped(folder, name, color="red", caption=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), color).save(folder / name)
+    if caption is not None:
+        (folder / name).with_suffix(".txt").write_text(caption, "utf-8")
+    return sorted(folder.iterdir())
+
+
+def test_dropped_pictures_keep_their_captions_and_never_replace_others(tmp_path):
+    target = tmp_path / "kept"
+    first = dropped(tmp_path / "1", "a.png", "red", "one")
+    second = dropped(tmp_path / "2", "a.png", "blue", "two")
+    for files in (first, second, first):
+        uploads.keep_uploads(files, target)
+    assert sorted(p.name for p in target.iterdir()) == ["a-2.png", "a-2.txt", "a.png", "a.txt"]
+    assert {row.name: row.caption for row in caption_edit.caption_rows(target)} == {"a.png": "one", "a-2.png": "two"}
+
+
+def test_files_of_other_kinds_are_not_kept(tmp_path):
+    files = dropped(tmp_path / "1", "a.png")
+    (tmp_path / "1" / "virus.exe").write_bytes(b"MZ")
+    uploads.keep_uploads([*files, tmp_path / "1" / "virus.exe"], tmp_path / "kept")
+    assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.png"]
+    with pytest.raises(DatasetError, match="no picture"):
+        uploads.keep_uploads([tmp_path / "1" / "virus.exe"], tmp_path / "none")
+
+
+def test_a_thumbnail_is_small_and_follows_the_file(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGBA", (600, 300), (255, 0, 0, 255)).save(path)
+    with Image.open(io.BytesIO(thumbnails.thumbnail(path, 128))) as small:
+        assert small.size == (128, 64) and small.format == "JPEG" and small.getpixel((5, 5))[0] > 240
+    Image.new("RGB", (40, 20), "blue").save(path)
+    with Image.open(io.BytesIO(thumbnails.thumbnail(path, 128))) as small:
+        assert small.size == (40, 20) and small.getpixel((5, 5))[2] > 240
+    path.write_bytes(b"no picture")
+    with pytest.raises(FileError):
+        thumbnails.thumbnail(path)
+    with pytest.raises(FileError):
+        thumbnails.thumbnail(tmp_path / "gone.png")

@@ -1,0 +1,75 @@
+"""gradio 3.41 (AUTOMATIC1111) and 4.40 (Forge): the only module that knows how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+FOUR = int(gr.__version__.partition(".")[0]) >= 4
+QUIET = {"api_name": False, "show_progress": "hidden"}
+
+
+def on(trigger: Callable[..., Any], function: Any, inputs: Any = None, outputs: Any = None, js: str = "") -> Any:
+    """Bind a handler to an event such as `button.click`. `js` runs in the page first and may change the inputs."""
+    script = {"js" if FOUR else "_js": js} if js else {}
+    return trigger(function, inputs=inputs, outputs=outputs, **QUIET, **script)
+
+
+def button(text: str, **options: Any) -> gr.Button:
+    return gr.Button(text, **options)
+
+
+def mask_editor(label: str, elem_id: str) -> Any:
+    """A picture that can be painted on: 3.41's sketch tool, 4.40's image editor."""
+    if FOUR:
+        return gr.ImageEditor(
+            label=label,
+            elem_id=elem_id,
+            type="pil",
+            sources=["upload", "clipboard"],
+            brush=gr.Brush(colors=["#ffffff"], color_mode="fixed"),
+            transforms=(),
+            height=480,
+        )
+    return gr.Image(label=label, elem_id=elem_id, source="upload", tool="sketch", type="pil", height=480, image_mode="RGBA")
+
+
+def painted(value: Any) -> tuple[Image.Image | None, Image.Image | None]:
+    """(picture, mask) of a `mask_editor`; the mask is grey, white where it was painted on, None where it was not."""
+    if value is None:
+        return None, None
+    if isinstance(value, Image.Image):
+        return value, None
+    if "layers" in value:
+        return value["background"], _layers(value["layers"])
+    mask = value["mask"].convert("L")
+    return value["image"], mask if mask.getbbox() else None
+
+
+def _layers(layers: list[Image.Image]) -> Image.Image | None:
+    """What was painted on any layer: its opacity."""
+    mask = None
+    for layer in layers:
+        alpha = layer.getchannel("A") if layer.mode == "RGBA" else layer.convert("L")
+        mask = alpha if mask is None else Image.composite(Image.new("L", mask.size, 255), mask, alpha)
+    return mask if mask is not None and mask.getbbox() else None
+
+
+def for_editor(picture: Image.Image) -> Any:
+    """A picture as the value of a `mask_editor`, without a mask."""
+    return {"background": picture, "layers": [], "composite": picture} if FOUR else picture
+
+
+def picture(label: str, elem_id: str, **options: Any) -> gr.Image:
+    """A picture to drop or to look at, handed over as the file that it is, with its metadata."""
+    how: dict[str, Any] = {"sources": ["upload", "clipboard"]} if FOUR else {"source": "upload"}
+    return gr.Image(label=label, elem_id=elem_id, type="filepath", **how, **options)
+
+
+def uploaded(files: Any) -> list[str]:
+    """The paths of uploaded files, whatever wraps them."""
+    several = files if isinstance(files, list) else [files] if files else []
+    return [getattr(file, "name", file) for file in several]
