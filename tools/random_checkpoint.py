@@ -78,11 +78,17 @@ def random_tensor(name: str, shape: tuple[int, ...], norm: bool, generator: torc
 
 def write(kind: str, path: Path, seed: int = 0, progress: Callable[[str], object] = str) -> None:
     """Write the checkpoint. The same kind and seed give the same bytes."""
-    arch = reference({"sd15": "sd1"}.get(kind, kind))
+    write_architecture(reference({"sd15": "sd1"}.get(kind, kind)), path, seed, f"random {kind}", progress)
+
+
+def write_architecture(
+    arch: Architecture, path: Path, seed: int, title: str, progress: Callable[[str], object] = str
+) -> None:
+    """Write a checkpoint of any widths."""
     plan, norms = planned(arch)
     fixed = extras(arch)
     plan |= {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in fixed.items()}
-    with TensorWriter(path, plan, {"modelspec.title": f"random {kind}"}) as writer:
+    with TensorWriter(path, plan, {"modelspec.title": title}) as writer:
         for place, name in enumerate(writer.tensors):
             if name in fixed:
                 writer.put(name, fixed[name])
