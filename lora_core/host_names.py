@@ -61,7 +61,7 @@ RESIZE_MODE = {
     "resize and fill": "Resize and fill",
     "just resize (latent upscale)": "Just resize (latent upscale)",
 }
-MASKED_CONTENT = {name: name for name in ("fill", "original", "latent noise", "latent nothing")}
+MASKED_CONTENT = {name: name for name in ("fill", "original", "latent noise", "latent nothing", "grey")}
 INPAINT_AREA = {"whole picture": "Whole picture", "only masked": "Only masked"}
 MASK_MODE = {False: "Inpaint masked", True: "Inpaint not masked"}
 HIRES_UPSCALER = {

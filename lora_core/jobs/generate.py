@@ -27,7 +27,7 @@ SCHEDULERS = ("automatic", "normal", "uniform", "karras", "exponential", "simple
 NOISE_SOURCES = ("cpu", "gpu", "nv")
 EMPHASES = ("original", "no norm", "ignore", "none")
 RESIZE_MODES = ("just resize", "crop and resize", "resize and fill", "just resize (latent upscale)")
-MASKED_CONTENTS = ("fill", "original", "latent noise", "latent nothing")
+MASKED_CONTENTS = ("fill", "original", "latent noise", "latent nothing", "grey")
 INPAINT_AREAS = ("whole picture", "only masked")
 HIRES_UPSCALERS = (
     "latent",
@@ -188,9 +188,34 @@ class InpaintJob(Img2ImgJob):
     mask: str = setting("", "Mask", "White is repainted. Empty: the picture's alpha.", widget="file")
     mask_blur: int = setting(4, "Mask blur", "In pixels.", min=0, max=64)
     mask_invert: bool = setting(False, "Inpaint not masked", "Repaint the black part instead.")
-    masked_content: str = setting("original", "Masked content", choices=MASKED_CONTENTS)
+    masked_content: str = setting(
+        "original",
+        "Masked content",
+        "What the drawing starts from; grey is what ComfyUI's VAE Encode (for Inpainting) puts there.",
+        choices=MASKED_CONTENTS,
+    )
+    mask_grow: int = setting(
+        6,
+        "Grow mask",
+        "In pixels, with masked content grey only: ComfyUI's grow_mask_by.",
+        min=0,
+        max=64,
+        advanced=True,
+    )
     inpaint_area: str = setting("whole picture", "Inpaint area", choices=INPAINT_AREAS)
     only_masked_padding: int = setting(32, "Only masked padding", "In pixels.", min=0, max=1024)
+    keep_size: bool = setting(
+        True,
+        "Keep the picture's size",
+        "Off: whole pictures come out as width x height, without transparency, as from A1111.",
+        advanced=True,
+    )
+    overlay_original: bool = setting(
+        True,
+        "Overlay the original",
+        "What is not masked keeps its very pixels. Off: all that was drawn is the result.",
+        advanced=True,
+    )
     conditioning_mask_strength: float = setting(
         1.0,
         "Inpainting conditioning mask strength",
