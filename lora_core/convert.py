@@ -15,7 +15,7 @@ from lora_core.errors import KeyMismatch
 from lora_core.events import Event, Finished, Note, Progress, Saved, Stage
 from lora_core.factors import balanced, difference, folded, norm
 from lora_core.jobs.files import ConvertJob
-from lora_core.keys import COMFYUI_ENCODERS
+from lora_core.keys import COMFYUI_ENCODERS, ModuleKey
 from lora_core.layers import Layer
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import HASH_KEYS
@@ -29,14 +29,16 @@ from lora_core.tensors import TensorSource, open_tensors
 from lora_core.tool_files import FORMATS, base_architecture, check_inputs, check_output, heed, summary_of
 
 PROGRESS_EVERY = 32
-NO_ALPHA = ("peft", "diffusers")
+NO_ALPHA = ("peft", "diffusers", "diffusers-old")
 DEFAULT_ERROR = 0.01
 ENDINGS = {
     "kohya": (".lora_down.weight", ".lora_up.weight"),
     "peft": (".lora_A.weight", ".lora_B.weight"),
     "diffusers": (".lora_A.weight", ".lora_B.weight"),
+    "diffusers-old": (".down.weight", ".up.weight"),
     "comfyui": (".lora_down.weight", ".lora_up.weight"),
 }
+PROJECTIONS = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
 @dataclass
@@ -160,6 +162,8 @@ def spelled_in(dialect: str, layer: Layer, family: str) -> str:
         return key.kohya
     if dialect == "diffusers":
         return key.canonical
+    if dialect == "diffusers-old":
+        return attention_processor(key)
     if key.component != UNET:
         if dialect == "comfyui":
             return f"text_encoders.{COMFYUI_ENCODERS[family][key.component]}.transformer.{key.path}"
@@ -167,6 +171,18 @@ def spelled_in(dialect: str, layer: Layer, family: str) -> str:
             "PEFT files hold one model each; convert to diffusers instead, or leave the text encoder out."
         )
     return f"diffusion_model.{layer.ldm}" if dialect == "comfyui" else f"base_model.model.{key.path}"
+
+
+def attention_processor(key: ModuleKey) -> str:
+    """The name of a projection in diffusers before 0.22. Raises KeyMismatch for what had none there."""
+    if key.component != UNET:
+        return f"{key.canonical}.lora_linear_layer"
+    parent, _, projection = key.canonical.removesuffix(".0").rpartition(".")
+    if not key.canonical.endswith(PROJECTIONS):
+        raise KeyMismatch(
+            f"{key.canonical} is no attention projection, and diffusers-old knows only those: use diffusers."
+        )
+    return f"{parent}.processor.{projection}_lora"
 
 
 def output_format(name: str, file: NetworkFile) -> torch.dtype:

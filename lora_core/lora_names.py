@@ -18,6 +18,8 @@ PARTS = {
     ".alpha": "alpha",
     ".scale": "scale",
     ".lora.down.weight": "down",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
     ".lora.up.weight": "up",
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",

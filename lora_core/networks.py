@@ -63,7 +63,11 @@ class Change:
             return "peft"
         if self.name.startswith(("diffusion_model.", "text_encoders.", "clip_l.", "clip_g.", "clip_h.")):
             return "comfyui"
-        old = any(".lora.down." in name or "_lora.down." in name for name in self.parts.values())
+        old = any(
+            mark in name
+            for mark in (".lora.down.", "_lora.down.", ".lora_linear_layer.")
+            for name in self.parts.values()
+        )
         return "diffusers old" if old else "diffusers"
 
     @property

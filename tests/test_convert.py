@@ -65,6 +65,26 @@ def test_there_and_back_bit_for_bit(tmp_path, kind, to):
     assert metadata["sshs_model_hash"] == data_hash(back) and a1111_family(metadata) == arch.family
 
 
+def test_attention_processors_there_and_back(tmp_path):
+    """The format of diffusers before 0.22 has names for attention only, and no alpha."""
+    a, there, back = (str(tmp_path / f"{name}.safetensors") for name in ("a", "there", "back"))
+    lora_file(a, rank=2, every=1, dtype=torch.float32)
+    with pytest.raises(KeyMismatch, match="no attention projection"):
+        finished(ConvertJob(a, there, to="diffusers-old"))
+    assert not os.path.exists(there)
+    attention = {n: t for n, t in load_file(a).items() if "_to_" in n or ("_proj" in n and "self_attn" in n)}
+    save_file(attention, a, metadata=read_header(a).metadata)
+    finished(ConvertJob(a, there, to="diffusers-old"))
+    names = {name.rpartition(".processor.")[2] for name in load_file(there) if name.startswith("unet.")}
+    assert "to_q_lora.down.weight" in names and "to_out_lora.up.weight" in names
+    finished(ConvertJob(there, back))
+    found, wanted = read_lora(back).modules, read_lora(a).modules
+    assert found.keys() == wanted.keys()
+    for name, module in wanted.items():
+        change = module.delta()
+        assert (found[name].delta() - change).norm() < 1e-6 * change.norm(), name
+
+
 def comfyui_native(path, kind="sd15"):
     """As ComfyUI's SaveLoRA writes: every weight of the UNet, kernels flat, norms and biases as differences."""
     arch = tiny.architecture(kind)

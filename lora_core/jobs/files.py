@@ -18,7 +18,7 @@ from lora_core.jobs.tools import (
 )
 from lora_core.settings import problems, setting
 
-DIALECTS = ("kohya", "peft", "diffusers", "comfyui")
+DIALECTS = ("kohya", "peft", "diffusers", "diffusers-old", "comfyui")
 NO_LORA = "No LoRA is named: set lora."
 
 
@@ -28,7 +28,7 @@ class ConvertJob:
 
     lora: str = setting("", "LoRA", "Any dialect that inspect knows.", widget="lora")
     output: str = output_setting()
-    to: str = setting("kohya", "Dialect", "kohya is read by every host.", choices=DIALECTS)
+    to: str = setting("kohya", "Dialect", "kohya is read by every host, and by LyCORIS and OneTrainer.", choices=DIALECTS)
     rank: int = rank_setting("Of modules that are no plain LoRA; 0: as the rank rule says.")
     conv_rank: int = conv_rank_setting()
     rule: str = rule_setting("For modules that are no plain LoRA. fixed without a rank: error 0.01.")
