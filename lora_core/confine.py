@@ -36,12 +36,13 @@ def confined(path: str, roots: Sequence[Path]) -> Path:
     if fault:
         raise ConfigError(f"The path {path[:200]!r} {fault}.")
     allowed = [os.path.realpath(root) for root in roots]
-    candidates = [os.path.realpath(os.path.join(root, path)) for root in allowed]
-    inside = [found for found in candidates if any(below(found, root) for root in allowed)]
-    if not inside:
+    joined = [os.path.join(root, path) for root in allowed]
+    chosen = next((place for place in joined if os.path.lexists(place)), joined[0] if joined else "")
+    found = os.path.realpath(chosen)
+    if not any(below(found, root) for root in allowed):
         names = ", ".join(str(root) for root in roots) or "none is set"
         raise ConfigError(f"The path {path[:200]!r} is outside the folders that may be used here ({names}).")
-    return Path(next((found for found in inside if os.path.lexists(found)), inside[0]))
+    return Path(found)
 
 
 def spelling_fault(path: str) -> str:
