@@ -1,24 +1,31 @@
-"""LoRA tags in prompts and A1111's picture parameters ("infotext")."""
+"""LoRA tags in prompts, and the text format of A1111's picture parameters ("infotext"), written and read."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lora_core.errors import ConfigError
 
 _TAG = re.compile(r"<lora:([^<>]*)>")
+_KEY = re.compile(r"\s*(\w[\w \-/.+]*):\s*")
+_JSON = json.JSONDecoder()
+NEGATIVE = "Negative prompt:"
 
 
 @dataclass(frozen=True)
 class LoraTag:
-    """`<lora:name:strength>`, or `<lora:name:text_encoder:unet>`, or with `te=` and `unet=`, as A1111 reads them."""
+    """`<lora:name:strength>`, or `<lora:name:text_encoder:unet>`, or with `te=` and `unet=`, as A1111 reads them.
+
+    `lbw=` brings block weights (`blocks`, see `lora_core.block_weights`).
+    """
 
     name: str
     strength: float = 1.0
     text_encoder_strength: float = 1.0
+    blocks: str = ""
 
 
 def split_lora_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
@@ -31,7 +38,7 @@ def _read_tag(body: str) -> LoraTag:
     name, *rest = body.split(":")
     named = dict(part.split("=", 1) for part in rest if "=" in part)
     plain = [part for part in rest if "=" not in part]
-    unknown = named.keys() - {"te", "unet"}
+    unknown = named.keys() - {"te", "unet", "lbw"}
     if not name or unknown or len(plain) > 2:
         raise ConfigError(f"The tag <lora:{body}> cannot be read: write <lora:name:strength> or <lora:name:te:unet>.")
     try:
@@ -39,22 +46,91 @@ def _read_tag(body: str) -> LoraTag:
         unet = float(named.get("unet", plain[1] if len(plain) > 1 else te))
     except ValueError:
         raise ConfigError(f"The tag <lora:{body}> holds a strength that is no number.") from None
-    return LoraTag(name, unet, te)
+    return LoraTag(name, unet, te, named.get("lbw", ""))
 
 
 def infotext(prompt: str, negative: str, values: Mapping[str, object]) -> str:
     """A1111's three paragraphs: prompt, "Negative prompt: ...", "Key: value, ..."; empty values are left out."""
     parts = [f"{key}: {quote(value)}" for key, value in values.items() if value not in (None, "")]
-    lines = [prompt, *([f"Negative prompt: {negative}"] if negative else []), ", ".join(parts)]
-    return "\n".join(lines)
+    prompt, negative = normal_prompt(prompt), normal_prompt(negative)
+    lines = [prompt, *([f"{NEGATIVE} {negative}"] if negative else []), ", ".join(parts)]
+    return "\n".join(lines).lstrip("\n")
+
+
+def normal_prompt(prompt: str) -> str:
+    """A prompt as an infotext can hold it: no space at the ends of its lines, no empty lines at its ends."""
+    return "\n".join(line.strip() for line in re.split(r"\r\n|\r|\n", prompt)).strip()
 
 
 def quote(value: object) -> str:
-    """A value as A1111 writes it: in JSON quotes when it holds a comma, a colon or a line break."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return json.dumps(text, ensure_ascii=False) if set(text) & set(",:\n") else text
+    """A value as A1111 writes it: in JSON quotes when a reader could not tell where it ends."""
+    text = spell_number(value) if isinstance(value, float) else str(value)
+    unclear = set(text) & set(",:\n\r") or text != text.strip() or text[:1] in ('"', "[", "{")
+    return json.dumps(text, ensure_ascii=False) if unclear else text
+
+
+def spell_number(number: float) -> str:
+    """The shortest text that reads back as the same number: 7 and 7.5, not 7.0."""
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
 def lora_hashes(hashes: Sequence[tuple[str, str]]) -> str:
-    """The value of "Lora hashes": `name: hash` with 12 digits each."""
-    return ", ".join(f"{name}: {digest[:12]}" for name, digest in hashes if digest)
+    """The value of "Lora hashes": `name: hash` with 12 digits each, and names as A1111 has them."""
+    return ", ".join(f"{re.sub('[:,]', '', name)}: {digest[:12]}" for name, digest in hashes if digest)
+
+
+def read_hashes(text: str) -> tuple[tuple[str, str], ...]:
+    """The pairs of a "Lora hashes" or "TI hashes" value."""
+    pairs = (part.rpartition(":") for part in text.split(","))
+    return tuple((name.strip(), digest.strip()) for name, colon, digest in pairs if colon and name.strip())
+
+
+@dataclass(frozen=True)
+class Infotext:
+    """The three paragraphs of A1111's parameters; `rest` holds lines behind them, as some extensions write."""
+
+    prompt: str
+    negative: str = ""
+    values: dict[str, str] = field(default_factory=dict)
+    rest: tuple[str, ...] = ()
+
+
+def read_infotext(text: str) -> Infotext | None:
+    """Read A1111's parameters; None where no line holds at least three "Key: value" pairs."""
+    lines = [line.strip() for line in text.strip().split("\n")]
+    place = next((i for i in reversed(range(len(lines))) if len(list(_pairs(lines[i]))) >= 3), None)
+    if place is None:
+        return None
+    named = [i for i in range(len(lines)) if re.match(r"Steps: \d+, ", lines[i]) and len(list(_pairs(lines[i]))) >= 3]
+    place = named[-1] if named else place
+    first = next((i for i in range(place) if lines[i].startswith(NEGATIVE)), place)
+    negative = "\n".join([lines[first][len(NEGATIVE) :].strip(), *lines[first + 1 : place]]) if first < place else ""
+    prompt = "\n".join(lines[:first])
+    return Infotext(prompt.strip("\n"), negative.strip("\n"), dict(_pairs(lines[place])), tuple(lines[place + 1 :]))
+
+
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
+    """The "Key: value" pairs of one line; a value is JSON, or reaches to the next comma."""
+    place = 0
+    while place < len(line):
+        match = _KEY.match(line, place)
+        value, place = _value(line, match.end() if match else place)
+        if match:
+            yield match[1], value
+
+
+def _value(line: str, start: int) -> tuple[str, int]:
+    """The value that begins at `start`, and the place behind its comma."""
+    if line[start : start + 1] in ('"', "{", "["):
+        try:
+            value, end = _JSON.raw_decode(line, start)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            text = value if isinstance(value, str) else line[start:end]
+            comma = re.compile(r"\s*(?:,|$)").match(line, end)
+            if comma:
+                return text, comma.end()
+    end = line.find(",", start)
+    end = len(line) if end < 0 else end
+    return line[start:end].strip(), end + 1

@@ -17,13 +17,14 @@ from lora_core.infotext import LoraTag, infotext, lora_hashes, quote, split_lora
         ("<lora:a:-1>", LoraTag("a", -1.0, -1.0)),
         ("<lora:a:unet=0.3:te=0.2>", LoraTag("a", 0.3, 0.2)),
         ("<lora:a:0.7:unet=0>", LoraTag("a", 0.0, 0.7)),
+        ("<lora:a:0.7:lbw=IN*=0.5,OUT*=0>", LoraTag("a", 0.7, 0.7, "IN*=0.5,OUT*=0")),
     ],
 )
 def test_tags(text: str, tag: LoraTag) -> None:
     assert split_lora_tags(f"cat, {text}dog") == ("cat, dog", (tag,))
 
 
-@pytest.mark.parametrize("text", ["<lora:>", "<lora:a:x>", "<lora:a:1:2:3>", "<lora:a:lbw=OUTD>"])
+@pytest.mark.parametrize("text", ["<lora:>", "<lora:a:x>", "<lora:a:1:2:3>", "<lora:a:dyn=4>"])
 def test_unreadable_tags_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="tag"):
         split_lora_tags(text)
