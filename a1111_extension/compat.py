@@ -34,7 +34,9 @@ def mask_editor(label: str, elem_id: str) -> Any:
             transforms=(),
             height=480,
         )
-    return gr.Image(label=label, elem_id=elem_id, source="upload", tool="sketch", type="pil", height=480, image_mode="RGBA")
+    return gr.Image(
+        label=label, elem_id=elem_id, source="upload", tool="sketch", type="pil", height=480, image_mode="RGBA"
+    )
 
 
 def painted(value: Any) -> tuple[Image.Image | None, Image.Image | None]:

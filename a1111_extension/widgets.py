@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+
 from lora_core.errors import ConfigError
 from lora_core.settings import Setting, describe, hints, replace_by_name
 
@@ -44,6 +45,7 @@ class Form:
             "elem_id": f"lora_loom_{self.name}_{name}",
             **({"info": s.declaration.help} if s.declaration.help else {}),
             **widget.options,
+            **({"max_lines": 1} if widget.options.get("lines") == 1 else {}),
         }
         maker = MAKERS.get(widget.kind)
         if maker is None:

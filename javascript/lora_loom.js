@@ -227,10 +227,10 @@
             try {
                 const {jobs} = await ask("jobs");
                 const mine = jobs.filter((j) => !this.kinds.length || this.kinds.includes(j.kind));
-                const asked = this.place.dataset.job || "";
-                if (asked && asked !== this.asked) this.chosen = asked;
-                this.asked = asked;
                 const open = mine.filter((j) => OPEN.includes(j.state) && j.state !== "queued");
+                const newest = (mine[mine.length - 1] || {}).id;
+                if (newest !== this.newest && this.newest !== undefined) this.chosen = "";
+                this.newest = newest;
                 const id = mine.some((j) => j.id === this.chosen) ? this.chosen : (open[0] || mine[mine.length - 1] || {}).id;
                 this.current = id;
                 const job = id ? await ask(`jobs/${id}`) : null;
@@ -323,7 +323,6 @@
             node.disabled = true;
             try {
                 const done = await ask(`jobs/${id}/${name}`, "POST");
-                if (done.id && done.id !== id) this.chosen = done.id;
                 this.told("");
             } catch (error) {
                 this.told(error.message);
@@ -444,5 +443,12 @@
         }
     }, BEAT);
 
-    window.loraLoom = {tell, ask};
+    const TABS = ["train", "choose", "library", "merge", "inpaint", "recipes", "doctor"];
+    function open(name) {
+        const bar = root().querySelector("#lora_loom_tabs > .tab-nav");
+        const button = bar && bar.querySelectorAll("button")[TABS.indexOf(name)];
+        if (button) button.click();
+    }
+
+    window.loraLoom = {tell, ask, open};
 })();

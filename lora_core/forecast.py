@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lora_core.architecture import architecture_of
+from lora_core.errors import LoomError
 from lora_core.jobs.train import TrainJob
 from lora_core.keys import checkpoint_tensors, lora_targets
 from lora_core.shapes import UNET, VAE, Architecture
+
+if TYPE_CHECKING:
+    from lora_core.desk import Desk
 
 GIB = 1024**3
 WIDTH_OF_SD1 = 320
 PER_PIXEL = {"fp32": 13_000, "bf16": 10_000, "fp16": 10_000}
 CHECKPOINTED = 0.25
 SPENT_AROUND = 0.3 * GIB
+REMEMBERED = 5
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,6 @@ def lora_weights(job: TrainJob, arch: Architecture) -> int:
 
 def speed_of(job: TrainJob, report: Mapping[str, Any]) -> Speed | None:
     """The speed that a training's report tells; None where it tells none or its base is gone."""
-    from lora_core.errors import LoomError
-
     seconds = report.get("seconds_per_step")
     if not isinstance(seconds, (int, float)) or seconds <= 0:
         return None
@@ -116,3 +123,23 @@ def spoken(seconds: float) -> str:
         return f"{whole} second{'s' * (whole > 1)}"
     minutes = round(seconds / 60)
     return f"{minutes} minutes" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def speeds_of(desk: Desk) -> list[Speed]:
+    """The speeds of the last trainings of a desk, the newest last."""
+    over = [t for t in desk.tickets() if t.kind == "train" and t.over and t.outputs][-REMEMBERED:]
+    found: list[Speed] = []
+    for ticket in over:
+        with contextlib.suppress(LoomError):
+            speed = speed_of(desk.job(ticket.id), desk.snapshot(ticket.id)["report"])
+            found += [speed] if speed else []
+    return found
+
+
+def room(device: str) -> int | None:
+    """Bytes of memory that the device has in all, None where that cannot be told."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[1])
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None

@@ -7,6 +7,7 @@ frozen dataclasses (a group of settings), or tuples of frozen dataclasses. Names
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -192,6 +193,14 @@ def value_problems(s: Setting, value: Any) -> list[str]:
                 found.append(f"{title} ({s.name}) is {number}; the most allowed is {d.max:g}.")
     if d.choices and isinstance(value, str) and value not in d.choices:
         found.append(f"{title} ({s.name}) is {value!r}; choose one of: {', '.join(d.choices)}.")
+    return found
+
+
+def leaf_values(job: Any) -> dict[str, Any]:
+    """{name: value} of all leaf settings of a job."""
+    found: dict[str, Any] = {}
+    for s in describe(type(job)):
+        found[s.name] = functools.reduce(getattr, s.path, job)
     return found
 
 

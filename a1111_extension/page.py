@@ -1,0 +1,125 @@
+"""What every tab shares: the host's lists, sentences for a person, handlers by name, and places for the page's script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from lora_core.errors import LoomError
+
+from . import compat
+from .host_api import Choice, Host
+from .widgets import Form
+
+Data = Mapping[Any, Any]
+Handler = Callable[[Data], Mapping[Any, Any]]
+TABS = ("train", "choose", "library", "merge", "inpaint", "recipes", "doctor")
+
+
+@dataclass
+class Page:
+    """One visit of the tab builder. `shared`: components and functions that one tab offers to the others."""
+
+    host: Host
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def form(self, job_class: type, name: str) -> Form:
+        lists = {"checkpoint": lambda: titles(self.host.checkpoints()), "lora": lambda: titles(self.host.loras())}
+        return Form(job_class, name, lists, self.path_of)
+
+    def path_of(self, title: str) -> str:
+        """The path of a title of the host's lists; what is in none of them is a path already."""
+        known = (*self.host.checkpoints(), *self.host.loras(), *self.host.vaes())
+        return next((choice.path for choice in known if choice.title == title), title)
+
+    def title_of(self, path: str) -> str:
+        known = (*self.host.checkpoints(), *self.host.loras(), *self.host.vaes())
+        return next((choice.title for choice in known if choice.path == path), path)
+
+    def panel(self, kinds: Sequence[str], empty: str, **bridges: str) -> gr.HTML:
+        """Where the script shows jobs of these kinds: progress, curve, pictures, buttons, queue."""
+        more = "".join(f' data-{name}="{escape(value)}"' for name, value in bridges.items())
+        said = f'data-kinds="{" ".join(kinds)}" data-empty="{escape(empty)}"{more}'
+        return gr.HTML(f'<div class="loom-panel" {said}></div>')
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A hidden text field and button through which the page's script hands something over."""
+
+    text: gr.Textbox
+    go: gr.Button
+
+    @classmethod
+    def make(cls, name: str) -> Bridge:
+        with gr.Row(elem_classes="loom-hidden"):
+            text = gr.Textbox(elem_id=f"{name}_text", elem_classes="loom-hidden", show_label=False)
+            return cls(text, gr.Button("go", elem_id=f"{name}_go", elem_classes="loom-hidden"))
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """Binds handlers that take and give values by component, and says their errors in one place of the page."""
+
+    said: Any
+
+    @classmethod
+    def make(cls, elem_id: str = "") -> Handlers:
+        options = {"elem_id": elem_id} if elem_id else {}
+        return cls(gr.HTML("", elem_classes="loom-said", **options))
+
+    def bind(
+        self,
+        trigger: Callable[..., Any],
+        function: Handler,
+        inputs: Iterable[Any],
+        outputs: Iterable[Any],
+        js: str = "",
+    ) -> Any:
+        """`function({component: value}) -> {component: update}`; a LoomError becomes the sentence on the page."""
+
+        def run(data: Data) -> dict[Any, Any]:
+            try:
+                return {self.said: "", **function(data)}
+            except LoomError as error:
+                return {self.said: sentence(error)}
+
+        every = list(dict.fromkeys([self.said, *outputs]))
+        return compat.on(trigger, run, set(inputs) or {self.said}, every, js)
+
+
+def titles(choices: Iterable[Choice]) -> list[str]:
+    return [choice.title for choice in choices]
+
+
+def sentence(error: LoomError | str) -> str:
+    """An error as HTML, a paragraph for each fault."""
+    faults = getattr(error, "problems", None) or [str(error)]
+    return "".join(f'<p class="loom-error">{escape(fault)}</p>' for fault in faults)
+
+
+def good(text: str) -> str:
+    return f'<p class="loom-good">{escape(text)}</p>'
+
+
+def quiet(text: str) -> str:
+    return f'<p class="loom-quiet">{escape(text)}</p>'
+
+
+def listed(lines: Iterable[str], cls: str = "loom-lines") -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="{cls}">{items}</ul>' if items else ""
+
+
+def heading(text: str, help: str = "") -> gr.HTML:
+    more = f"<span>{escape(help)}</span>" if help else ""
+    return gr.HTML(f'<h3 class="loom-heading">{escape(text)}{more}</h3>')
+
+
+def open_tab(trigger: Callable[..., Any], name: str) -> None:
+    """Open one of our tabs when something is clicked."""
+    compat.on(trigger, None, js=f"() => {{ window.loraLoom && window.loraLoom.open({name!r}); }}")

@@ -1,0 +1,36 @@
+"""The tab "LoRA Loom" with its pages."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from .host_api import Host
+from .page import Page
+from .tab_train import TrainTab
+
+TITLE, ELEM_ID = "LoRA Loom", "lora_loom"
+PAGES = (("Train", TrainTab),)
+
+
+def build(host: Host) -> list[tuple[gr.Blocks, str, str]]:
+    """What `on_ui_tabs` wants: (Blocks, title, elem_id)."""
+    page = Page(host)
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.HTML(
+            f'<span data-key="{escape(host.page_key())}"></span>', elem_id="lora_loom_key", elem_classes="loom-hidden"
+        )
+        with gr.Tabs(elem_id="lora_loom_tabs"):
+            for title, build_page in PAGES:
+                with gr.Tab(title, elem_id=f"lora_loom_page_{title.lower()}"):
+                    build_page(page)
+    keep_out_of_ui_config(blocks)
+    return [(blocks, TITLE, ELEM_ID)]
+
+
+def keep_out_of_ui_config(blocks: Any) -> None:
+    """A1111 stores defaults of widgets by label and would bring back old ones after an update."""
+    for block in blocks.blocks.values():
+        block.do_not_save_to_config = True
