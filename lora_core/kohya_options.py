@@ -18,8 +18,6 @@ MASKS = "Masked loss is not supported yet: the whole picture counts."
 AUGMENT = "Not supported yet: the cached latents are used as they are."
 CAPTIONS = "Not supported yet: captions are used without it."
 METADATA = "Not written yet; the name, the comment and the training's figures are."
-NOISE = "Not supported yet: plain noise with noise_offset is used."
-LOSS = "Not supported yet: the loss is l2, with min_snr_gamma where it is set."
 ONE_DEVICE = "Training runs in one process on one device."
 HUB = "Nothing is sent to or fetched from a hub."
 KEEP_ALL = "No save is deleted by the trainer: every one keeps its own name."
@@ -145,23 +143,23 @@ OPTIMIZER = (
 
 NOISE_AND_LOSS = (
     same("noise_offset", None, "noise_offset", number),
-    refuse("noise_offset_random_strength", False, NOISE),
-    refuse("adaptive_noise_scale", None, NOISE),
-    refuse("multires_noise_iterations", None, NOISE),
-    refuse("multires_noise_discount", 0.3, NOISE),
-    refuse("ip_noise_gamma", None, NOISE),
-    refuse("ip_noise_gamma_random_strength", False, NOISE),
+    same("noise_offset_random_strength", False, "noise_offset_random", truth),
+    same("adaptive_noise_scale", None, "adaptive_noise_scale", number),
+    same("multires_noise_iterations", None, "multires_iterations", whole),
+    same("multires_noise_discount", 0.3, "multires_discount", number),
+    same("ip_noise_gamma", None, "ip_noise_gamma", number),
+    same("ip_noise_gamma_random_strength", False, "ip_noise_gamma_random", truth),
     rule("zero_terminal_snr", False, "zero_terminal_snr", sentence="False leaves it to the base's own file."),
     same("min_timestep", None, "min_timestep", whole),
     rule("max_timestep", None, "max_timestep"),
     same("min_snr_gamma", None, "min_snr_gamma", number),
-    refuse("debiased_estimation_loss", False, LOSS),
-    refuse("scale_v_pred_loss_like_noise_pred", False, LOSS),
-    refuse("v_pred_like_loss", None, LOSS),
-    refuse("loss_type", "l2", LOSS),
-    refuse("huber_schedule", "snr", LOSS),
-    refuse("huber_c", 0.1, LOSS),
-    refuse("huber_scale", 1.0, LOSS),
+    same("debiased_estimation_loss", False, "debiased_estimation", truth),
+    same("scale_v_pred_loss_like_noise_pred", False, "scale_v_like_epsilon", truth),
+    same("v_pred_like_loss", None, "v_like_loss", number),
+    same("loss_type", "l2", "loss", text),
+    same("huber_schedule", "snr", "huber_schedule", text),
+    same("huber_c", 0.1, "huber_c", number),
+    same("huber_scale", 1.0, "huber_scale", number),
     refuse("prior_loss_weight", 1.0, CLASS_PICTURES),
 )
 

@@ -17,34 +17,23 @@ __all__ = ["Summary", "TrainingFacts", "last_part", "minimal_metadata", "private
 
 if TYPE_CHECKING:
     from lora_core.jobs import TrainJob
+    from lora_core.jobs.noise import NoiseAndLoss
 
 FIXED = {
     # kohya's options that this program does not have, at the values that mean "not used"
-    "ss_adaptive_noise_scale": None,
     "ss_caption_dropout_every_n_epochs": 0,
     "ss_color_aug": False,
-    "ss_debiased_estimation": False,
     "ss_face_crop_aug_range": None,
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,
     "ss_full_fp16": False,
-    "ss_huber_c": None,
-    "ss_huber_scale": None,
-    "ss_huber_schedule": None,
-    "ss_ip_noise_gamma": None,
-    "ss_ip_noise_gamma_random_strength": False,
-    "ss_loss_type": "l2",
     "ss_lowram": False,
     "ss_max_validation_steps": None,
-    "ss_multires_noise_discount": None,
-    "ss_multires_noise_iterations": None,
-    "ss_noise_offset_random_strength": False,
     "ss_num_reg_images": 0,
     "ss_prior_loss_weight": 1.0,
     "ss_random_crop": False,
     "ss_reg_dataset_dirs": "{}",
     "ss_resize_interpolation": None,
-    "ss_scale_weight_norms": None,
     "ss_validate_every_n_epochs": None,
 }
 
@@ -169,14 +158,33 @@ def _optimization(job: TrainJob, facts: TrainingFacts) -> dict[str, Any]:
         "ss_unet_lr": facts.unet_lr,
         "ss_text_encoder_lr": text_lr,
         "ss_optimizer": facts.optimizer,
-        "ss_lr_scheduler": o.schedule,
+        "ss_lr_scheduler": o.schedule_class or o.schedule,
         "ss_lr_warmup_steps": facts.warmup_steps,
         "ss_gradient_accumulation_steps": o.accumulation,
         "ss_gradient_checkpointing": job.memory.gradient_checkpointing,
         "ss_max_grad_norm": o.max_grad_norm,
         "ss_network_dropout": job.network.dropout or None,
-        "ss_min_snr_gamma": noise.min_snr_gamma or None,
+        "ss_scale_weight_norms": job.network.max_norm or None,
+        **_noise(noise),
+    }
+
+
+def _noise(noise: NoiseAndLoss) -> dict[str, Any]:
+    huber = noise.loss in ("huber", "smooth_l1")
+    return {
+        "ss_min_snr_gamma": None if noise.debiased_estimation else noise.min_snr_gamma or None,
+        "ss_debiased_estimation": noise.debiased_estimation,
+        "ss_loss_type": noise.loss,
+        "ss_huber_schedule": noise.huber_schedule if huber else None,
+        "ss_huber_c": noise.huber_c if huber else None,
+        "ss_huber_scale": noise.huber_scale if huber else None,
         "ss_noise_offset": noise.noise_offset or None,
+        "ss_noise_offset_random_strength": noise.noise_offset_random,
+        "ss_adaptive_noise_scale": noise.adaptive_noise_scale or None,
+        "ss_multires_noise_iterations": noise.multires_iterations or None,
+        "ss_multires_noise_discount": noise.multires_discount if noise.multires_iterations else None,
+        "ss_ip_noise_gamma": noise.ip_noise_gamma or None,
+        "ss_ip_noise_gamma_random_strength": noise.ip_noise_gamma_random,
     }
 
 

@@ -129,6 +129,24 @@ DONE = [
     ({"max_grad_norm": 0.5}, {"max_grad_norm": 0.5}),
     ({"gradient_accumulation_steps": 4}, {"accumulation": 4}),
     ({"noise_offset": 0.0357}, {"noise_offset": 0.0357}),
+    ({"noise_offset": 0.1, "noise_offset_random_strength": True}, {"noise_offset_random": True}),
+    ({"noise_offset": 0.1, "adaptive_noise_scale": 0.01}, {"adaptive_noise_scale": 0.01}),
+    (
+        {"multires_noise_iterations": 6, "multires_noise_discount": 0.4},
+        {"multires_iterations": 6, "multires_discount": 0.4},
+    ),
+    (
+        {"ip_noise_gamma": 0.1, "ip_noise_gamma_random_strength": True},
+        {"ip_noise_gamma": 0.1, "ip_noise_gamma_random": True},
+    ),
+    (
+        {"debiased_estimation_loss": True, "scale_v_pred_loss_like_noise_pred": True, "v_pred_like_loss": 0.5},
+        {"debiased_estimation": True, "scale_v_like_epsilon": True, "v_like_loss": 0.5},
+    ),
+    (
+        {"loss_type": "smooth_l1", "huber_schedule": "exponential", "huber_c": 0.2, "huber_scale": 2},
+        {"loss": "smooth_l1", "huber_schedule": "exponential", "huber_c": 0.2, "huber_scale": 2.0},
+    ),
     ({"zero_terminal_snr": True}, {"zero_terminal_snr": "on"}),
     ({"min_timestep": 100, "max_timestep": 900}, {"min_timestep": 100, "max_timestep": 900}),
     ({"min_snr_gamma": 5}, {"min_snr_gamma": 5.0}),
@@ -388,7 +406,7 @@ def test_a_preset_of_the_gui(tmp_path):
         ({"max_train_steps": 400}, {"steps": 400}),
         ({"max_train_epochs": "7", "max_train_steps": 400}, {"steps": 0, "epochs": 7}),
         ({"lr_scheduler": "cosine_with_restarts"}, {"cycles": 12}),
-        ({"noise_offset_type": "Multires"}, {"noise_offset": 0.0}),
+        ({"noise_offset_type": "Multires"}, {"noise_offset": 0.0, "multires_iterations": 8}),
         (
             {"additional_parameters": "--network_dim 8 --flip_aug --optimizer_args a=1 betas=.9,.9"},
             {"rank": 8, "flip": True},
@@ -406,7 +424,6 @@ def test_habits_of_the_gui(tmp_path, changes, expected):
     [
         ({"LoRA_type": "LyCORIS/LoKr"}, ["lokr", "factor", "use_cp"]),
         ({"LoRA_type": "Kohya DyLoRA"}, ["dylora"]),
-        ({"noise_offset_type": "Multires"}, ["multires_noise_iterations"]),
         ({"stop_text_encoder_training_pct": 50, "num_processes": 2}, ["stop_text", "num_processes"]),
         ({"brand_new_box": 1}, ["brand_new_box"]),
         ({"additional_parameters": "stray --what_is_this 1"}, ["stray", "what_is_this"]),

@@ -18,7 +18,8 @@ from lora_core.engine.epochs import Batch
 from lora_core.engine.folders_check import alone
 from lora_core.engine.guard import Guard
 from lora_core.engine.loss import training_loss
-from lora_core.engine.noise import diffuse, draw_noise, draw_timesteps
+from lora_core.engine.noise import diffuse, draw_noise, draw_timesteps, perturbed
+from lora_core.engine.optimizers import rate_of
 from lora_core.engine.preview import draw_previews
 from lora_core.engine.randomness import mix
 from lora_core.engine.setup import Run, prepare, work_folder
@@ -90,7 +91,8 @@ def one_step(run: Run, step: int) -> tuple[float, float]:
     The parameters are not moved here; `Guard.judge` does that when both numbers are finite.
     """
     epoch, batches = batches_of(run, step)
-    if run.job.network.dropout:
+    n = run.job.network
+    if n.dropout or n.rank_dropout or n.module_dropout:
         torch.manual_seed(mix(run.job.seed, "dropout", step))
     run.optimizer.zero_grad(set_to_none=True)
     total = 0.0
@@ -117,9 +119,10 @@ def batch_loss(run: Run, batch: Batch, epoch: int, step: int, micro: int) -> tor
     """Noise the latents, predict, compare. Random numbers depend on (seed, step, micro) alone."""
     settings, seed = run.job.noise, run.job.seed
     latents = run.cache.latents(batch)
-    noise = draw_noise(settings, latents.shape, seed, step, micro)
+    noise = draw_noise(settings, latents, seed, step, micro)
+    seen = perturbed(settings, noise, seed, step, micro)
     timesteps = draw_timesteps(settings, len(latents), seed, step, micro)
-    noised = diffuse(latents, noise, timesteps, run.alphas_bar, run.prediction)
+    noised = diffuse(latents, noise, timesteps, run.alphas_bar, run.prediction, seen)
     captions = [run.dataset.caption(item, epoch) for item in batch.items]
     with autocast(run.device, run.dtype):
         text = run.encode(captions)
@@ -137,7 +140,7 @@ def after_step(run: Run, course: Course, commands: Commands, loss: float | None)
         held_out = held_out_loss(run)
         course.held_out.append((step, held_out))
     if loss is not None or held_out is not None:
-        rate = run.optimizer.param_groups[0]["lr"]
+        rate = rate_of(run.optimizer)
         yield Loss(step, finite(loss), finite(course.average), rate, finite(held_out))
     per_step = course.seconds_per_step()
     yield Progress(step, run.total_steps, None if per_step is None else per_step * (run.total_steps - step))

@@ -28,7 +28,7 @@ class ConvertJob:
 
     lora: str = setting("", "LoRA", "Any dialect that inspect knows.", widget="lora")
     output: str = output_setting()
-    to: str = setting("kohya", "Dialect", "kohya is read by every host, and by LyCORIS and OneTrainer.", choices=DIALECTS)
+    to: str = setting("kohya", "Dialect", "kohya is what every host reads, OneTrainer too.", choices=DIALECTS)
     rank: int = rank_setting("Of modules that are no plain LoRA; 0: as the rank rule says.")
     conv_rank: int = conv_rank_setting()
     rule: str = rule_setting("For modules that are no plain LoRA. fixed without a rank: error 0.01.")

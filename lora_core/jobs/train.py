@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lora_core.jobs.network import Network
+from lora_core.jobs.noise import NoiseAndLoss
+from lora_core.jobs.optimization import OPTIMIZERS, SCHEDULES, Optimization
 from lora_core.settings import group, problems, setting
 
-OPTIMIZERS = ("adamw", "adam", "sgd", "adafactor", "adamw8bit", "lion", "prodigy")
-SCHEDULES = (
-    "constant",
-    "constant_with_warmup",
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "inverse_sqrt",
-    "cosine_with_min_lr",
-    "warmup_stable_decay",
-)
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Network", "NoiseAndLoss", "Optimization", "Subset", "TrainJob", "name_problems"]
+
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -99,74 +92,9 @@ class Captions:
 
 
 @dataclass(frozen=True)
-class Network:
-    rank: int = setting(16, "Rank", "Size of the LoRA (kohya: network_dim).", min=1, max=1024)
-    alpha: float = setting(8.0, "Alpha", "The LoRA is scaled by alpha / rank.", min=0.0001, max=1024)
-    conv_rank: int = setting(
-        0, "Convolution rank", "Rank for 3x3 convolutions (LoCon); 0 leaves them out.", min=0, max=1024
-    )
-    conv_alpha: float = setting(1.0, "Convolution alpha", "Alpha for 3x3 convolutions.", min=0.0001, max=1024)
-    dropout: float = setting(
-        0.0, "Network dropout", "Chance to drop each input of the LoRA branch.", min=0, max=0.99, advanced=True
-    )
-    train_unet: bool = setting(True, "Train the UNet")
-    train_text_encoder: bool = setting(True, "Train the text encoder", "SDXL: both text encoders.")
-    start_from: str = setting(
-        "", "Start from LoRA", "Continue from this LoRA file; rank and alpha are taken from it.", widget="lora"
-    )
-
-
-@dataclass(frozen=True)
-class Optimization:
-    optimizer: str = setting(
-        "adamw", "Optimizer", "prodigy finds its rate itself: set the learning rate to 1.", choices=OPTIMIZERS
-    )
-    learning_rate: float = setting(1e-4, "Learning rate", "For the UNet's LoRA.", min=0, max=10)
-    text_encoder_lr: float | None = setting(
-        None, "Text encoder learning rate", "Empty: a fifth of the learning rate. 0: not trained.", min=0, max=10
-    )
-    text_encoder_2_lr: float | None = setting(
-        None, "Second text encoder learning rate", "SDXL only. Empty: as the first.", min=0, max=10
-    )
-    schedule: str = setting("cosine", "Learning rate schedule", choices=SCHEDULES)
-    warmup: float = setting(0.05, "Warm-up", "Below 1: share of all steps; from 1: steps.", min=0, max=100000)
-    cycles: int = setting(1, "Restarts", "Cycles of cosine_with_restarts.", min=1, max=100, advanced=True)
-    power: float = setting(1.0, "Power", "Exponent of the polynomial schedule.", min=0.01, max=10, advanced=True)
-    min_lr_ratio: float = setting(
-        0.0,
-        "Least rate",
-        "Lowest rate of cosine_with_min_lr and warmup_stable_decay, as a share.",
-        min=0,
-        max=1,
-        advanced=True,
-    )
-    weight_decay: float = setting(0.01, "Weight decay", min=0, max=10, advanced=True)
-    beta1: float = setting(0.9, "Beta 1", min=0, max=0.99999, advanced=True)
-    beta2: float = setting(0.999, "Beta 2", min=0, max=0.999999, advanced=True)
-    max_grad_norm: float = setting(1.0, "Gradient clipping", "Largest norm of the gradient; 0 = off.", min=0, max=1000)
-    accumulation: int = setting(1, "Gradient accumulation", "Forward passes per optimizer step.", min=1, max=1024)
-
-
-@dataclass(frozen=True)
 class Length:
     steps: int = setting(0, "Steps", "Optimizer steps; 0 = as many as the epochs make.", min=0, max=10_000_000)
     epochs: int = setting(10, "Epochs", "Times that every picture is seen; used when steps is 0.", min=1, max=100_000)
-
-
-@dataclass(frozen=True)
-class NoiseAndLoss:
-    prediction: str = setting("auto", "Prediction type", "auto: read from the base.", choices=("auto", "epsilon", "v"))
-    min_snr_gamma: float = setting(
-        5.0, "Min-SNR gamma", "Loss weighting of Hang et al. 2023; 0 = off, 5 is usual.", min=0, max=100
-    )
-    noise_offset: float = setting(
-        0.0, "Noise offset", "Shifts the noise per picture and channel; 0.0357 is usual on SDXL.", min=0, max=1
-    )
-    min_timestep: int = setting(0, "First timestep", min=0, max=999, advanced=True)
-    max_timestep: int = setting(1000, "Last timestep (exclusive)", min=1, max=1000, advanced=True)
-    zero_terminal_snr: str = setting(
-        "auto", "Zero terminal SNR", "auto: read from the base.", choices=("auto", "on", "off"), advanced=True
-    )
 
 
 @dataclass(frozen=True)
@@ -240,12 +168,13 @@ class TrainJob:
             found.append("No pictures are named: set the dataset's folder.")
         if not self.network.train_unet and not self.network.train_text_encoder:
             found.append("Neither the UNet nor the text encoder is trained: switch one on.")
-        if self.optimization.optimizer == "prodigy" and not self.has_one_rate():
+        found += self.network.problems() + self.optimization.problems()
+        if self.optimization.finds_rate and not self.has_one_rate():
+            name = self.optimization.optimizer.capitalize()
             found.append(
-                "Prodigy takes one learning rate: leave the text encoders' empty, or set them to 0 or the same."
+                f"{name} takes one learning rate: leave the text encoders' empty, or set them to 0 or the same."
             )
-        if self.noise.min_timestep >= self.noise.max_timestep:
-            found.append("The first timestep (min_timestep) must be below the last (max_timestep).")
+        found += self.noise.problems()
         if self.captions.max_tokens % 75:
             found.append("Caption length (max_tokens) must be 75, 150 or 225.")
         return found + name_problems(self.name)
