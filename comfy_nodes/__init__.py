@@ -5,18 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-NODES: tuple[type, ...] = ()
 
-
-def extension() -> Any:
-    """The `ComfyExtension` that lists our nodes. Needs ComfyUI's API v3; makes `lora_core` importable first."""
+def nodes() -> tuple[Any, ...]:
+    """All our nodes as plain values; makes `lora_core` importable first."""
     from ..lora_core.doors import load_package
 
     load_package("lora_core", Path(__file__).resolve().parents[1] / "lora_core")
-    from comfy_api.latest import ComfyExtension  # type: ignore[import-not-found]
+    from . import catalog
 
-    class LoraLoom(ComfyExtension):
-        async def get_node_list(self) -> list[type]:
-            return list(NODES)
+    return catalog.NODES
 
-    return LoraLoom()
+
+def extension() -> Any:
+    """The `ComfyExtension` that lists our nodes. Needs ComfyUI's API v3."""
+    found = nodes()
+    from . import catalog, host
+
+    catalog.begin()
+    return host.extension(found)
+
+
+def mappings() -> dict[str, dict[str, Any]]:
+    """NODE_CLASS_MAPPINGS and NODE_DISPLAY_NAME_MAPPINGS for hosts without the API v3; empty for the others."""
+    found = nodes()
+    from . import catalog, host
+
+    if host.has_v3():
+        return {}
+    catalog.begin()
+    return {
+        "NODE_CLASS_MAPPINGS": {node.id: host.v1(node) for node in found},
+        "NODE_DISPLAY_NAME_MAPPINGS": {node.id: node.title for node in found},
+    }

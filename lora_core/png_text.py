@@ -1,74 +1,35 @@
-"""The text chunks of a PNG, read without decoding the picture: whole, truncated or enormous ones alike."""
+"""Texts in PNG files: read, and added beside the pixels, whose bytes stay as they are."""
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Mapping
+from pathlib import Path
+
+from lora_core.errors import FileError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_TEXT = 64 << 20
-KINDS = (b"tEXt", b"zTXt", b"iTXt")
+END_OF_HEADER = len(SIGNATURE) + 25
 
 
-def png_texts(file: BinaryIO) -> dict[str, str]:
-    """Keyword -> text of every tEXt, zTXt and iTXt chunk; the first of a keyword counts. Damaged chunks are left out.
-
-    `file` stands behind the PNG signature.
-    """
-    found: dict[str, str] = {}
-    for kind, data in _text_chunks(file):
-        key, zero, rest = data.partition(b"\0")
-        text = _text(kind, rest) if zero else None
-        if text is not None:
-            found.setdefault(key.decode("latin-1"), text)
-    return found
-
-
-def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    room = MAX_TEXT
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"IEND":
-            return
-        if kind not in KINDS or length > room:
-            file.seek(length + 4, 1)
-            continue
-        data = file.read(length)
-        file.seek(4, 1)
-        if len(data) < length:
-            return
-        room -= length
-        yield kind, data
-
-
-def _text(kind: bytes, rest: bytes) -> str | None:
-    if kind == b"tEXt":
-        return _latin_or_utf8(rest)
-    if kind == b"zTXt":
-        data = inflate(rest[1:])
-        return None if data is None else _latin_or_utf8(data)
-    packed, body = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
-    if len(body) < 3:
-        return None
-    data = inflate(body[2]) if packed else body[2]
-    return None if data is None else data.decode("utf-8", "replace")
-
-
-def _latin_or_utf8(data: bytes) -> str:
-    """tEXt is Latin-1 by the standard; programs that write UTF-8 into it are believed."""
+def text_chunk(key: str, text: str) -> bytes:
+    """tEXt where Latin-1 holds the text, else iTXt in UTF-8 (PNG specification, 11.3.3)."""
+    name = key.encode("latin-1", "replace")[:79] + b"\0"
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+        kind, data = b"tEXt", name + text.encode("latin-1")
+    except UnicodeEncodeError:
+        kind, data = b"iTXt", name + b"\0\0\0\0" + text.encode("utf-8")
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def inflate(data: bytes, wbits: int = zlib.MAX_WBITS) -> bytes | None:
-    """Decompress at most `MAX_TEXT` bytes; None for damaged data or more than that."""
-    worker = zlib.decompressobj(wbits)
-    try:
-        result = worker.decompress(data, MAX_TEXT)
-    except zlib.error:
-        return None
-    return None if worker.unconsumed_tail else result
+def add_texts(source: Path, target: Path, texts: Mapping[str, str]) -> None:
+    """Write `source` to `target` with more texts behind its header. Raises FileError when it is no PNG."""
+    data = source.read_bytes()
+    if not data.startswith(SIGNATURE) or data[12:16] != b"IHDR":
+        raise FileError(f"{source.name} is no PNG file: texts cannot be added.")
+    chunks = b"".join(text_chunk(key, text) for key, text in texts.items())
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.write_bytes(data[:END_OF_HEADER] + chunks + data[END_OF_HEADER:])
+    os.replace(temporary, target)

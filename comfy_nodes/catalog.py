@@ -1,0 +1,13 @@
+"""All nodes, in the order of the menu."""
+
+from __future__ import annotations
+
+from . import dataset, generate, routes, tools, train, use
+from .declare import Node
+
+NODES: tuple[Node, ...] = (*train.NODES, *dataset.NODES, *use.NODES, *generate.NODES, *tools.NODES)
+
+
+def begin() -> None:
+    """What happens once, when ComfyUI has asked for the nodes."""
+    routes.register()

@@ -1,0 +1,77 @@
+"""Our nodes as plain values, free of any host: `host.py` turns them into ComfyUI's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PREFIX = "LoraLoom"
+CATEGORY = "LoRA Loom"
+
+IMAGE, MASK, LATENT, MODEL, CLIP, LORA_MODEL = "IMAGE", "MASK", "LATENT", "MODEL", "CLIP", "LORA_MODEL"
+STRING, INT, FLOAT, BOOLEAN, COMBO = "STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"
+DATASET, LORAS, PLAN = "LORALOOM_DATASET", "LORALOOM_LORAS", "LORALOOM_INPAINT_PLAN"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input: a socket, or a widget where `options` hold what ComfyUI's widgets take (default, min, max, ...)."""
+
+    name: str
+    type: str
+    label: str = ""
+    help: str = ""
+    optional: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Out:
+    """An output: its type, the name on the node, a tooltip. `many`: a list, each item used in turn."""
+
+    type: str
+    label: str
+    help: str = ""
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """One execution of a node: which one it is, the graph as queued, and what the page sent for picture files."""
+
+    node_id: str = ""
+    prompt: Any = None
+    page: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Values in the order of the outputs, and what the page shows on the node."""
+
+    values: tuple[Any, ...] = ()
+    ui: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node. `inputs` is called when ComfyUI asks, so that lists of files are fresh.
+
+    `run(context, values)` does the work; `fingerprint(values)` tells a change that the inputs do not show;
+    `shows`: the node is worth running by itself; `as_lists`: every input comes as a list.
+    """
+
+    id: str
+    title: str
+    help: str
+    inputs: Callable[[], tuple[Port, ...]]
+    outputs: tuple[Out, ...]
+    run: Callable[[Context, dict[str, Any]], Result]
+    fingerprint: Callable[[dict[str, Any]], Any] | None = None
+    shows: bool = False
+    as_lists: bool = False
+    group: str = ""
+
+    @property
+    def category(self) -> str:
+        return f"{CATEGORY}/{self.group}" if self.group else CATEGORY
