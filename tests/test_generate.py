@@ -22,7 +22,7 @@ from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import write_lora
 
-SMALL = {"width": 64, "height": 48, "steps": 2, "dtype": "fp32", "device": "cpu", "seed": 5, "prompt": "a cat"}
+SMALL = {"width": 64, "height": 48, "steps": 3, "dtype": "fp32", "device": "cpu", "seed": 5, "prompt": "a cat"}
 
 
 def lora_file(folder: Path, kind: str, name: str) -> Path:
@@ -58,13 +58,13 @@ def picture(events: list[Event]) -> np.ndarray:
 def test_events_and_files(tmp_path: Path) -> None:
     events = list(generate(job(tmp_path, batch_count=2, negative_prompt="blurry", name="cat")))
     kinds = [type(event) for event in events]
-    assert kinds == [Stage, Stage, Progress, Progress, Saved, Preview, Progress, Progress, Saved, Preview, Finished]
-    assert [e.done for e in events if isinstance(e, Progress)] == [1, 2, 3, 4]
+    assert kinds == [Stage, Stage, *[Progress] * 3, Saved, Preview, *[Progress] * 3, Saved, Preview, Finished]
+    assert [e.done for e in events if isinstance(e, Progress)] == [1, 2, 3, 4, 5, 6]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cat-00001.png", "cat-00002.png"]
     with Image.open(tmp_path / "cat-00002.png") as image:
         assert image.size == (64, 48)
         text = image.info["parameters"]
-    assert text.startswith("a cat\nNegative prompt: blurry\nSteps: 2, Sampler: DDIM, Schedule type: Automatic, ")
+    assert text.startswith("a cat\nNegative prompt: blurry\nSteps: 3, Sampler: DDIM, Schedule type: Automatic, ")
     assert "Seed: 6, Size: 64x48" in text
 
 

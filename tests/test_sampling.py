@@ -16,8 +16,8 @@ from lora_core.engine.prompt import encode_prompts, time_ids
 from lora_core.engine.sampling import (
     SampleRequest,
     Start,
-    draw_noise,
     encode,
+    noise_of,
     sample,
     sample_from,
     sample_pictures,
@@ -72,8 +72,8 @@ def test_a_picture_does_not_depend_on_its_batch(loaded: Models) -> None:
 
 def test_prompts_of_different_length_share_a_batch(loaded: Models) -> None:
     texts = ("a cat", "dog " * 80)
-    both = final(loaded, replace(REQUEST, prompts=texts, seeds=(5, 5)))
-    alone = [final(loaded, replace(REQUEST, prompts=(text,), seeds=(5,))) for text in texts]
+    both = final(loaded, replace(REQUEST, prompts=texts, seeds=(5, 6)))
+    alone = [final(loaded, replace(REQUEST, prompts=(t,), seeds=(s,))) for t, s in zip(texts, (5, 6))]
     assert torch.allclose(both, torch.cat(alone), rtol=1e-3, atol=1e-4 * float(both.abs().max()))
 
 
@@ -99,7 +99,7 @@ def test_other_families_draw(kind: str) -> None:
 
 
 def test_outside_the_mask_nothing_changes(loaded: Models) -> None:
-    latents, noise = encode(loaded, torch.rand(1, 3, 48, 64)), draw_noise([3], (4, 6, 8))
+    latents, noise = encode(loaded, torch.rand(1, 3, 48, 64)), noise_of(loaded, REQUEST, [3], (4, 6, 8))
     mask = torch.zeros(1, 1, 6, 8)
     mask[:, :, 2:4, 3:6] = 1
     steps = list(sample_from(loaded, replace(REQUEST, denoise=0.6), ["a cat"], noise, Start(latents, mask)))
@@ -110,7 +110,8 @@ def test_outside_the_mask_nothing_changes(loaded: Models) -> None:
 
 def test_denoise_0_gives_the_latents_back(loaded: Models) -> None:
     latents = torch.rand(1, 4, 6, 8)
-    steps = list(sample_from(loaded, replace(REQUEST, denoise=0.0), ["a cat"], latents, Start(latents)))
+    noise = noise_of(loaded, REQUEST, [3], (4, 6, 8))
+    steps = list(sample_from(loaded, replace(REQUEST, denoise=0.0), ["a cat"], noise, Start(latents)))
     assert torch.equal(steps[-1].x, latents)
 
 

@@ -70,6 +70,7 @@ def prepared_models(job: GenerateJob, named: tuple[NamedLora, ...]) -> Models:
 
 
 def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleRequest:
+    r = job.randomness
     return SampleRequest(
         prompts=(prompt,),
         seeds=(job.seed,),
@@ -82,6 +83,16 @@ def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleReq
         scheduler=job.scheduler,
         denoise=denoise,
         clip_skip=job.clip_skip,
+        prediction=None if job.prediction == "auto" else job.prediction,
+        zero_terminal_snr=None if job.zero_terminal_snr == "auto" else job.zero_terminal_snr == "on",
+        arithmetic=job.arithmetic,
+        emphasis=job.emphasis,
+        subseed_strength=r.subseed_strength,
+        noise_source=r.noise_source,
+        seed_delta=r.eta_noise_seed_delta,
+        eta=r.eta,
+        cfg_rescale=job.cfg_rescale,
+        low_memory=job.low_memory,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Models:
-    """The loaded components of one base model."""
+    """The loaded components of one base model. `notes`: sentences for the person, which a job says once."""
 
     architecture: Architecture
     unet: Any
     text_encoders: tuple[Any, ...]
     vae: Any
+    notes: list[str] = field(default_factory=list)
 
     def component(self, name: str) -> nn.Module | None:
         """ "unet", "text_encoder", "text_encoder_2" or "vae"; None when it is not loaded."""
