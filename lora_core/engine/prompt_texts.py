@@ -14,8 +14,9 @@ from lora_core.engine.prompt_encoding import Reading, weighted_a1111, weighted_c
 from lora_core.engine.tokens import token_ids
 from lora_core.errors import ConfigError
 from lora_core.prompt_a1111 import Segment, segments
-from lora_core.prompt_chunks import Match, a1111_chunks, comfyui_chunks
+from lora_core.prompt_chunks import Match, Tokenize, a1111_chunks, comfyui_chunks
 from lora_core.prompt_comfyui import words
+from lora_core.prompt_spelling import spelled_a1111, spelled_comfyui, spelled_openclip
 
 Vectors = Mapping[str, tuple[torch.Tensor, ...]]
 
@@ -34,27 +35,38 @@ class Options(Protocol):
 def encode_a1111(models: Models, texts: Sequence[str], options: Options) -> list[Conditioning]:
     """Conditioning of each text, all of one length. Embeddings are found by name anywhere in the text."""
     finder = _Finder(models, options.embeddings)
-    chunks = [a1111_chunks(_segments(text, options.emphasis), token_ids, finder.at) for text in texts]
-    parts = [
-        weighted_a1111(encoder, chunks, reading, options.emphasis)
-        for encoder, reading in zip(
-            models.text_encoders, _readings(models, _a1111_layer(models, options), finder.found)
-        )
-    ]
+    segmented = [_segments(text, options.emphasis) for text in texts]
+    parts = []
+    for i, encoder in enumerate(models.text_encoders):
+        ids = _openclip_ids if _is_openclip(models, i) else _clip_ids
+        chunks = [a1111_chunks(segments, ids, finder.at) for segments in segmented]
+        reading = _reading(models, i, _a1111_layer(models, options), finder.found)
+        parts.append(weighted_a1111(encoder, chunks, reading, options.emphasis))
     return _joined(parts, len(texts))
 
 
 def encode_comfyui(models: Models, text: str, options: Options) -> Conditioning:
     """Conditioning of a text. Embeddings are written `embedding:name`."""
     finder = _Finder(models, options.embeddings)
-    chunks = comfyui_chunks(words(text), token_ids, finder.named)
+    chunks = comfyui_chunks(words(text), lambda part: token_ids(spelled_comfyui(part)), finder.named)
+    layer = _comfyui_layer(models, options)
     parts = [
-        weighted_comfyui(encoder, chunks, reading)
-        for encoder, reading in zip(
-            models.text_encoders, _readings(models, _comfyui_layer(models, options), finder.found)
-        )
+        weighted_comfyui(encoder, chunks, _reading(models, i, layer, finder.found))
+        for i, encoder in enumerate(models.text_encoders)
     ]
     return _joined(parts, 1)[0]
+
+
+def _clip_ids(text: str) -> list[int]:
+    return token_ids(spelled_a1111(text))
+
+
+def _openclip_ids(text: str) -> list[int]:
+    return token_ids(spelled_openclip(text))
+
+
+def _is_openclip(models: Models, encoder: int) -> bool:
+    return encoder == 1 or models.architecture.family == "sd2"
 
 
 def _segments(text: str, emphasis: str) -> list[Segment]:
@@ -85,12 +97,9 @@ def _comfyui_layer(models: Models, options: Options) -> tuple[int, bool]:
     return layers.get(models.architecture.family, (skip, True))
 
 
-def _readings(models: Models, layer: tuple[int, bool], vectors: Vectors) -> list[Reading]:
-    family = models.architecture.family
-    return [
-        Reading(*layer, family == "sd2" or i == 1, {name: rows[i] for name, rows in vectors.items()})
-        for i in range(len(models.text_encoders))
-    ]
+def _reading(models: Models, encoder: int, layer: tuple[int, bool], vectors: Vectors) -> Reading:
+    own = {name: rows[encoder] for name, rows in vectors.items()}
+    return Reading(*layer, zero_padded=_is_openclip(models, encoder), vectors=own)
 
 
 class _Finder:
@@ -100,7 +109,7 @@ class _Finder:
         self.widths = [shape.width for shape in models.architecture.text_encoders]
         self.embeddings = embeddings
         self.found: dict[str, tuple[torch.Tensor, ...]] = {}
-        self.names = _names(embeddings)
+        self.names = _names(embeddings, _openclip_ids if _is_openclip(models, 0) else _clip_ids)
 
     def named(self, written: str) -> int | None:
         """The number of vectors, None for an unknown name or one for other models."""
@@ -125,11 +134,11 @@ class _Finder:
         return len(rows[0])
 
 
-def _names(embeddings: Mapping[str, Embedding]) -> dict[int, list[tuple[tuple[int, ...], str]]]:
+def _names(embeddings: Mapping[str, Embedding], ids_of: Tokenize) -> dict[int, list[tuple[tuple[int, ...], str]]]:
     """First id -> (all ids, name), the longest first."""
     found: dict[int, list[tuple[tuple[int, ...], str]]] = {}
     for name in embeddings:
-        ids = tuple(token_ids(name))
+        ids = tuple(ids_of(name))
         if ids:
             found.setdefault(ids[0], []).append((ids, name))
     return {first: sorted(rows, key=lambda row: len(row[0]), reverse=True) for first, rows in found.items()}
