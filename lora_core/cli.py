@@ -41,9 +41,14 @@ VERBS = {
     "repair": "put hashes, alphas, metadata and keys of a LoRA right",
     "metadata": "show or edit what a LoRA says about itself",
     "inspect": "say what is in a LoRA or a checkpoint",
+    "recipe": "say how a picture of A1111 or ComfyUI was made, and make it again",
     "doctor": "say what works here and what to do about the rest",
 }
-ENTRY_POINTS = {"inspect": "lora_core.cli_inspect:main", "doctor": "lora_core.doctor:main"}
+ENTRY_POINTS = {
+    "inspect": "lora_core.cli_inspect:main",
+    "recipe": "lora_core.cli_recipe:main",
+    "doctor": "lora_core.doctor:main",
+}
 USES_ENGINE = ("train", "generate", "img2img", "inpaint", "choose", "demo")
 
 

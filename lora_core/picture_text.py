@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lora_core.errors import FileError
-from lora_core.png_text import MAX_TEXT, SIGNATURE, inflate, png_texts
+from lora_core.png_read import MAX_TEXT, SIGNATURE, inflate, png_texts
 
 EXIF_IFD, USER_COMMENT, MAKE, MODEL, DESCRIPTION = 0x8769, 0x9286, 0x010F, 0x0110, 0x010E
 _GZIP = zlib.MAX_WBITS | 16

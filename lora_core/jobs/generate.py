@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lora_core.jobs.train import name_problems
 from lora_core.settings import group, problems, setting
@@ -147,6 +149,17 @@ class GenerateJob:
         if not self.output_dir:
             found.append("No output folder is named: set output_dir.")
         return found + name_problems(self.name)
+
+    @staticmethod
+    def from_picture(path: str | Path, folders: Sequence[str | Path] = ()) -> GenerateJob:
+        """The job that drew a picture of A1111, ComfyUI or LoRA Loom, of the class that fits; see `recipes.recipe_of`.
+
+        Model and LoRA files are looked for in `folders`. Raises FileError for a picture without a recipe.
+        """
+        from lora_core.recipes import match_files, recipe_of
+
+        recipe = recipe_of(path)
+        return match_files(recipe, folders).job if folders else recipe.job
 
 
 @dataclass(frozen=True)
