@@ -48,7 +48,8 @@ def _emphasized(z: torch.Tensor, chunks: Sequence[Chunk], emphasis: str) -> torc
     if emphasis not in ("original", "no norm"):
         return z
     weighted = z * torch.tensor([chunk.weights for chunk in chunks], device=z.device)[..., None]
-    return weighted if emphasis == "no norm" else weighted * (z.mean() / weighted.mean())
+    after = weighted.mean()
+    return weighted if emphasis == "no norm" or after == 0 else weighted * (z.mean() / after)
 
 
 def weighted_comfyui(
