@@ -2,6 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
 
-def register() -> None:
-    """Announce our tabs to the WebUI. Called at its start and again at each "Reload UI"."""
+
+def register() -> type:
+    """Announce our tabs, settings and routes to the WebUI. Called at its start and again at each "Reload UI".
+
+    Returns the script class that scripts/lora_loom.py must hold for the WebUI to find it.
+    """
+    from . import host
+
+    host.on("ui_tabs", tabs)
+    host.on("ui_train_tabs", train_tab)
+    host.on("ui_settings", settings)
+    host.on("app_started", routes)
+    return host.script_class(picture_begins)
+
+
+def tabs() -> list[tuple[Any, str, str]]:
+    from . import tabs as pages
+    from .webui import webui
+
+    return pages.build(webui())
+
+
+def train_tab(_: Any) -> None:
+    """A pointer in A1111's own Train tab; Forge has none."""
+    from . import pointer
+
+    pointer.build()
+
+
+def settings() -> None:
+    from .host import add_option
+    from .settings_page import OPTIONS
+
+    for option in OPTIONS:
+        add_option(option)
+
+
+def routes(_: Any, app: Any) -> None:
+    from .api import mount
+    from .webui import webui
+
+    mount(app, webui())
+
+
+def picture_begins(p: Any) -> None:
+    from .webui import webui
+
+    webui().picture_begins(p)

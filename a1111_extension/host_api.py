@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Union
 
 if TYPE_CHECKING:
     from lora_core.desk import Desk
+
+    from .guard import Access
 
 PasteField = tuple[Any, Union[str, Callable[[dict[str, Any]], Any]]]
 
@@ -92,6 +94,18 @@ class Host(Protocol):
         """
         ...
 
+    def access(self, sessions: Mapping[str, Any]) -> Access:
+        """What the routes ask of a caller now. `sessions`: the page's logged-in tokens."""
+        ...
+
+    def confined(self, kind: str, job: Any) -> Any:
+        """The job of a request, gaps filled in. Raises ConfigError for paths that lead out of the host's folders."""
+        ...
+
+    def filled(self, kind: str, job: Any) -> Any:
+        """The job with the host's folders where it names none: of results, work (never below the LoRAs), LoRAs."""
+        ...
+
     def paste_target(self, tab: str, image: Any, fields: Sequence[PasteField]) -> None:
         """Make our page `tab` a target of "send to": its picture, and its fields by infotext key or function."""
         ...
@@ -102,11 +116,3 @@ class Host(Protocol):
         `tab`: "txt2img", "img2img", "inpaint", "extras", or one that `paste_target` announced.
         """
         ...
-
-
-# What the page's script (javascript/lora_loom.js) asks of the routes below lora-loom/v1/, all JSON, header X-LoRA-Loom:
-#   GET  jobs                         {"jobs": [ticket, ...]} newest last; a ticket has the fields of desk.Ticket
-#   GET  jobs/ID                      {"ticket": ticket, "snapshot": Desk.snapshot(ID)}
-#   GET  jobs/ID/log                  {"log": text}
-#   GET  jobs/ID/pictures/N           the N-th picture of the snapshot's previews (then of its outputs), ?size=256
-#   POST jobs/ID/{stop,save,sample,pause,resume,cancel,remove,again}    {"id": ID of the job that goes on}

@@ -17,6 +17,19 @@ OPTIONS = (
         choices=("auto", "always", "never"),
         help="auto: where a graphics card is shared. The model comes back after the job.",
     ),
+    Option(
+        "while_drawing",
+        "auto",
+        "While the host draws a picture, a running job",
+        choices=("auto", "pause", "go on"),
+        help="auto: it pauses where a graphics card is shared.",
+    ),
+    Option(
+        "picture_folders",
+        "",
+        "Folders that the REST API may read pictures from",
+        help="One a line, besides the host's own folders. Pages of this tab may name any folder.",
+    ),
     Option("engine_minutes", 5, "Minutes that the engine keeps its models", help="0: it ends after each job."),
     Option(
         "metadata",

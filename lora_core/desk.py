@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,17 @@ LOGGER = logging.getLogger("lora_loom")
 class Desk:
     """One queue of jobs. All methods may be called from any thread; unknown ids raise ConfigError.
 
-    `folder`: where jobs are kept; a second process at the same time gets `folder-2`. `child`: how the child is started
-    (None: with the engine that install.py prepared). `around(job)` is entered before a job runs in the child and left
-    after it, whatever happens; when it yields True the child keeps its models in memory for the next job.
+    `folder`: where jobs are kept; a second process at the same time gets `folder-2`. `child`: how the child is
+    started, or a function that says it each time (None: with the engine that install.py prepared). `around(job)` is
+    entered before a job runs in the child and left after it, whatever happens; when it yields True the child keeps
+    its models in memory for the next job.
     `heard(id, job, event)` is told every event, in the lane's thread.
     """
 
     def __init__(
         self,
         folder: Path,
-        child: Child | None = None,
+        child: Child | Callable[[], Child] | None = None,
         around: Around | None = None,
         heard: Heard | None = None,
     ) -> None:
@@ -72,9 +74,7 @@ class Desk:
         self._heard = heard
         self._forget_old()
 
-    @property
-    def folder(self) -> Path:
-        return self._store.folder
+    folder = property(lambda self: self._store.folder)
 
     def submit(self, job: Any, title: str = "") -> str:
         """Put a job into the queue; its id. Raises ConfigError for a job that cannot run or when the queue is full."""

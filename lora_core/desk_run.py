@@ -61,8 +61,8 @@ class Doing:
 class Bench:
     """Runs jobs that a desk takes from its queue, and passes commands on to them."""
 
-    def __init__(self, folder: Path, child: Child | None, around: Around | None) -> None:
-        self.folder, self.child, self.around = folder, child, around or nothing_around
+    def __init__(self, folder: Path, child: Child | Callable[[], Child] | None, around: Around | None) -> None:
+        self.folder, self.child, self.around = folder, child or engine_child, around or nothing_around
         self.worker: Worker | None = None
         self.doing: dict[str, Doing] = {}
         self.lock = threading.RLock()
@@ -141,7 +141,7 @@ class Bench:
     def ready_worker(self) -> Worker:
         """The living worker, or a new one: the engine may have been installed meanwhile."""
         if self.worker is None or not self.worker.alive:
-            child = self.child or engine_child()
+            child = self.child() if callable(self.child) else self.child
             log = Path(child.log or self.folder / "child.log")
             with contextlib.suppress(OSError):
                 if log.stat().st_size > OLD_LOG_BYTES:

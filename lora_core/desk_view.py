@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +18,14 @@ def snapshot(ticket: Ticket, rows: Sequence[Row]) -> dict[str, Any]:
     """JSON values: the ticket's fields, and what the events amount to.
 
     `stage`, `progress` (done, total, unit or None), `seconds_left`, `losses` [step, loss, average, learning rate] and
-    `held_out` [step, loss] (at most 1000 each), `marks` (saves), `previews`, `notes`, `report`, `last` (event number).
+    `held_out` [step, loss] (at most 1000 each), `marks` (saves), `previews`, `notes`, `report`, `last` (event number);
+    `files`, and "file" of marks and previews: places in `Desk.files`.
     """
     events = [event for _, event in rows]
     progress = next((event for event in reversed(events) if isinstance(event, (Progress, Stage))), None)
     finished = [event for event in events if isinstance(event, Finished)]
     running = isinstance(progress, Progress)
+    place = {path: number for number, path in enumerate(files(ticket, rows))}
     return {
         **dataclasses.asdict(ticket),
         "outputs": list(ticket.outputs),
@@ -32,8 +35,13 @@ def snapshot(ticket: Ticket, rows: Sequence[Row]) -> dict[str, Any]:
         "progress": {"done": progress.done, "total": progress.total, "unit": progress.unit} if running else None,
         "seconds_left": finite(progress.seconds_left) if running and not ticket.over else None,
         **curves([event for event in events if isinstance(event, Loss)]),
-        "marks": [dataclasses.asdict(e) for e in events if isinstance(e, Saved)][-MAX_SHOWN:],
-        "previews": [dataclasses.asdict(e) for e in events if isinstance(e, Preview)][-MAX_SHOWN:],
+        "marks": [{**dataclasses.asdict(e), "file": place[e.path]} for e in events if isinstance(e, Saved)][
+            -MAX_SHOWN:
+        ],
+        "previews": [{**dataclasses.asdict(e), "file": place[e.path]} for e in events if isinstance(e, Preview)][
+            -MAX_SHOWN:
+        ],
+        "files": [{"file": n, "name": os.path.basename(path)} for path, n in place.items()][-MAX_SHOWN:],
         "notes": [dataclasses.asdict(e) for e in events if isinstance(e, Note)][-MAX_SHOWN:],
         "report": finite(dict(finished[-1].report)) if finished else {},
     }

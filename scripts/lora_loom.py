@@ -4,4 +4,4 @@ from pathlib import Path
 
 from lora_core.doors import load_package
 
-load_package("lora_loom_a1111", Path(__file__).resolve().parents[1] / "a1111_extension").register()
+LoraLoom = load_package("lora_loom_a1111", Path(__file__).resolve().parents[1] / "a1111_extension").register()

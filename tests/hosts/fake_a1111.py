@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import sys
 from pathlib import Path
@@ -81,6 +82,24 @@ class FakeHost:
 
     def page_key(self):
         return self.key
+
+    def access(self, sessions):
+        from lora_loom_a1111.guard import Access
+
+        return Access(self.key, sessions=sessions)
+
+    def confined(self, kind, job):
+        from lora_core.confine import confine_job
+
+        return confine_job(self.filled(kind, job), (self.root, DEMO), (self.root,))
+
+    def filled(self, kind, job):
+        if getattr(job, "output_dir", None) == "":
+            folder = self.lora_folders()[0] if kind == "train" else self.picture_folder()
+            job = dataclasses.replace(job, output_dir=str(folder))
+        if getattr(job, "work_dir", None) == "":
+            job = dataclasses.replace(job, work_dir=str(self.data_folder() / "work" / job.name))
+        return job
 
     def paste_target(self, tab, image, fields):
         self.targets[tab] = (image, list(fields))
