@@ -12,18 +12,18 @@ def register() -> type:
     """
     from . import host
 
-    host.on("ui_tabs", tabs)
+    host.on("ui_tabs", our_tab)
     host.on("ui_train_tabs", train_tab)
     host.on("ui_settings", settings)
     host.on("app_started", routes)
     return host.script_class(picture_begins)
 
 
-def tabs() -> list[tuple[Any, str, str]]:
-    from . import tabs as pages
+def our_tab() -> list[tuple[Any, str, str]]:
+    from . import tabs
     from .webui import webui
 
-    return pages.build(webui())
+    return tabs.build(webui())
 
 
 def train_tab(_: Any) -> None:
