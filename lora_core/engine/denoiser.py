@@ -119,7 +119,8 @@ def clean_denoiser(predict: Predict, d: Discretization, v: bool) -> Denoise:
     """x, sigma -> clean latents, x = clean + sigma eps."""
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        out = predict(x / math.sqrt(sigma * sigma + 1), d.timestep(sigma), sigma)
+        spread = (torch.tensor(sigma) ** 2 + 1) ** 0.5  # float32, as both hosts have it
+        out = predict(x / spread, d.timestep(sigma), sigma)
         return to_clean(x, out, sigma, v)
 
     return denoise
@@ -132,9 +133,9 @@ def to_clean(x: torch.Tensor, out: torch.Tensor, sigma: float, v: bool) -> torch
     return x / (sigma * sigma + 1) - out * (sigma / math.sqrt(sigma * sigma + 1))
 
 
-def lcm_denoiser(predict: Predict, d: Discretization, v: bool) -> Denoise:
-    """As `clean_denoiser`, with the boundary condition of latent consistency models (Luo et al. 2023) as A1111 has it."""
-    clean = clean_denoiser(predict, d, v)
+def lcm_denoiser(predict: Predict, d: Discretization) -> Denoise:
+    """As A1111 has it: noise predictions with the boundary condition of consistency models (Luo et al. 2023)."""
+    clean = clean_denoiser(predict, d, v=False)
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         scaled, data = d.timestep(sigma) * 10.0, 0.5

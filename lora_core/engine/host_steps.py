@@ -8,14 +8,38 @@ from collections.abc import Iterator
 import torch
 
 from lora_core.engine import sampler_rules
+from lora_core.engine.denoiser import Predict, clean_denoiser, epsilon_predictor, lcm_denoiser
 from lora_core.engine.random_noise import Noise
 from lora_core.engine.request import SampleRequest, Start
 from lora_core.engine.samplers import Denoise, Renoise, Step
 from lora_core.engine.samplers_vp import Epsilon, ddim_a1111, ddim_timesteps, unipc_a1111, unipc_times
-from lora_core.engine.schedule import Discretization, all_sigmas, partial_steps, sampling_sigmas, starting_noise
+from lora_core.engine.schedule import (
+    Discretization,
+    all_sigmas,
+    discretization,
+    lcm_discretization,
+    partial_steps,
+    sampling_sigmas,
+    starting_noise,
+)
 
 
-def a1111_vp(
+def host_steps(predict: Predict, request: SampleRequest, noise: Noise, start: Start) -> Iterator[Step]:
+    """The steps that a request's host would make with a UNet that answers `predict(x, t, sigma)`."""
+    v = request.prediction == "v"
+    d = discretization(bool(request.zero_terminal_snr), request.arithmetic)
+    first = noise.first() * start.noise_multiplier
+    if request.arithmetic != "a1111":
+        return _comfyui(clean_denoiser(predict, d, v), d, request, (first, noise), start)
+    if request.sampler in sampler_rules.A1111_VP:
+        return _a1111_vp(epsilon_predictor(predict, d, v), d, request, first, start)
+    if request.sampler == "lcm":
+        d = lcm_discretization(d)
+        return _a1111(lcm_denoiser(predict, d), d, request, (first, noise), start)
+    return _a1111(clean_denoiser(predict, d, v), d, request, (first, noise), start)
+
+
+def _a1111_vp(
     epsilon: Epsilon, d: Discretization, request: SampleRequest, noise: torch.Tensor, start: Start
 ) -> Iterator[Step]:
     """A1111's DDIM and UniPC. Below denoise 1 noise is added to one timestep past the first that is denoised."""
@@ -50,7 +74,7 @@ def _or_start(steps: Iterator[Step], x: torch.Tensor) -> Iterator[Step]:
         yield Step(0, 0, x, x)
 
 
-def a1111(
+def _a1111(
     denoise: Denoise, d: Discretization, request: SampleRequest, noises: tuple[torch.Tensor, Noise], start: Start
 ) -> Iterator[Step]:
     """A1111's k-diffusion samplers."""
@@ -70,7 +94,7 @@ def a1111(
     return rule.function(denoise, x, sigmas, Renoise(draw, request.eta))
 
 
-def comfyui(
+def _comfyui(
     denoise: Denoise, d: Discretization, request: SampleRequest, noises: tuple[torch.Tensor, Noise], start: Start
 ) -> Iterator[Step]:
     """ComfyUI's KSampler. Outside a mask the model sees the original at the step's noise level."""

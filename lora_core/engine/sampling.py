@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
 
 from lora_core.commands import Commands
 from lora_core.engine import sampler_rules
-from lora_core.engine.denoiser import (
-    Prediction,
-    clean_denoiser,
-    epsilon_predictor,
-    guided_unet,
-    latent_factor,
-    lcm_denoiser,
-)
+from lora_core.engine.denoiser import Prediction, guided_unet, latent_factor
 from lora_core.engine.guidance import Guidance, PromptOptions, guidance_of
-from lora_core.engine.host_steps import a1111, a1111_vp, comfyui
+from lora_core.engine.host_steps import host_steps
 from lora_core.engine.models import Models
 from lora_core.engine.random_noise import Noise, NoiseSettings
 from lora_core.engine.request import SampleRequest, Start
 from lora_core.engine.samplers import Step
-from lora_core.engine.schedule import discretization, lcm_discretization
 from lora_core.engine.vae import decode, encode
 from lora_core.errors import ConfigError, Interrupted, NotFinite
 
@@ -96,23 +89,12 @@ def sample_from(
     (x * mask + latents * (1 - mask)), which is the caller's business. Raises Interrupted before a UNet call once
     `commands.stop` is up, NotFinite for NaN.
     """
-    like_a1111 = request.arithmetic == "a1111"
     arch = models.architecture
-    v = (request.prediction or arch.prediction) == "v"
     zero = arch.zero_terminal_snr if request.zero_terminal_snr is None else request.zero_terminal_snr
-    d = discretization(zero, request.arithmetic)
-    how = Prediction(request.cfg, v, request.cfg_rescale, request.low_memory, start.extra)
+    request = replace(request, prediction=request.prediction or arch.prediction, zero_terminal_snr=zero)
+    how = Prediction(request.cfg, request.prediction == "v", request.cfg_rescale, request.low_memory, start.extra)
     predict = guided_unet(models, _guidance(models, request, prompts), how, commands)
-    first = noise.first() * start.noise_multiplier
-    if like_a1111 and request.sampler in sampler_rules.A1111_VP:
-        steps = a1111_vp(epsilon_predictor(predict, d, v), d, request, first, start)
-    elif like_a1111:
-        d = lcm_discretization(d) if request.sampler == "lcm" else d
-        denoise = lcm_denoiser(predict, d, v) if request.sampler == "lcm" else clean_denoiser(predict, d, v)
-        steps = a1111(denoise, d, request, (first, noise), start)
-    else:
-        steps = comfyui(clean_denoiser(predict, d, v), d, request, (first, noise), start)
-    return checked(steps, start.latents)
+    return checked(host_steps(predict, request, noise, start), start.latents)
 
 
 def _guidance(models: Models, request: SampleRequest, prompts: Sequence[str]) -> Guidance:
