@@ -1,7 +1,8 @@
 """The change of one weight by each algorithm of LoRA-like files. Pure functions in float32.
 
 W [out, in] or [out, in, kh, kw]; the change has W's shape. LoHa: Hyeon-Woo et al. 2021 (arXiv:2108.06098); LoKr:
-LyCORIS (arXiv:2309.14859); IA3: Liu et al. 2022 (arXiv:2205.05638); DoRA: Liu et al. 2024 (arXiv:2402.09353).
+LyCORIS (arXiv:2309.14859); IA3: Liu et al. 2022 (arXiv:2205.05638); DoRA: Liu et al. 2024 (arXiv:2402.09353);
+OFT: Qiu et al. 2023 (arXiv:2306.07280).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from lora_core.errors import KeyMismatch
 
 Parts = Mapping[str, torch.Tensor]
-NEEDS_BASE = ("ia3",)
+NEEDS_BASE = ("ia3", "oft")
 
 
 def scale_of(parts: Parts, rank: int | None) -> float:
@@ -36,6 +37,8 @@ def change(
     functions = {"lora": lora, "loha": loha, "lokr": lokr, "full": full, "norm": full}
     if algorithm == "ia3":
         return ia3(parts, _needed(weight))
+    if algorithm == "oft":
+        return oft(parts, _needed(weight))
     if algorithm not in functions:
         raise KeyMismatch(f"{algorithm} networks cannot be applied")
     if "dora_scale" in parts or "magnitude" in parts:
@@ -115,6 +118,28 @@ def ia3(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
     if vector.numel() != weight.shape[axis]:
         raise KeyMismatch(f"{vector.numel()} factors do not fit a weight of shape {list(weight.shape)}")
     return weight * vector.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
+
+
+def cayley(blocks: torch.Tensor) -> torch.Tensor:
+    """Rotations [k, n, n] of S [k, n, n]: (I + Q)(I - Q)^-1 with Q = S - S^T."""
+    q = blocks.float() - blocks.float().transpose(1, 2)
+    eye = torch.eye(q.shape[1], device=q.device)
+    return (eye + q) @ torch.linalg.inv(eye - q)
+
+
+def oft(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
+    """R^T W - W, R block-diagonal along the outputs; `oft_blocks` [k, n, n]. Raises KeyMismatch for other forms.
+
+    A constraint (alpha) is read differently by the hosts, so a file that has one is refused.
+    """
+    blocks = parts.get("oft_blocks")
+    if blocks is None or blocks.dim() != 3 or blocks.shape[0] * blocks.shape[1] != weight.shape[0]:
+        raise KeyMismatch("OFT networks are read as oft_blocks [blocks, size, size] that cover the outputs")
+    if "alpha" in parts and float(parts["alpha"].reshape(-1)[0]):
+        raise KeyMismatch("this OFT network has a constraint (alpha), which programs read in different ways")
+    split = weight.reshape(blocks.shape[0], blocks.shape[1], -1)
+    turned = torch.einsum("knm,kni->kmi", cayley(blocks).to(weight.device), split)
+    return turned.reshape(weight.shape) - weight
 
 
 def dora(delta: torch.Tensor, magnitude: torch.Tensor, weight: torch.Tensor, output_axis: bool) -> torch.Tensor:

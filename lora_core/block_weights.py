@@ -53,25 +53,37 @@ class BlockWeights:
     family: str
 
     def of(self, canonical: str) -> float:
-        label = block_of(canonical, self.family)
+        found = self.named(canonical)
+        return 1.0 if found is None else found
+
+    def named(self, canonical: str) -> float | None:
+        """The number of the last pattern that fits a module, None if none does."""
         for pattern, weight in reversed(self.pairs):
-            if fnmatch.fnmatchcase(label, pattern.upper()) or fnmatch.fnmatchcase(canonical, pattern):
+            if fits(canonical, pattern, self.family):
                 return weight
-        return 1.0
+        return None
+
+
+def fits(canonical: str, pattern: str, family: str) -> bool:
+    """Whether a pattern of blocks ("IN*", "TE") or of canonical names ("*attn2*") fits a module."""
+    label = block_of(canonical, family)
+    return fnmatch.fnmatchcase(label, pattern.upper()) or fnmatch.fnmatchcase(canonical, pattern)
 
 
 def parse_blocks(text: str, family: str) -> BlockWeights:
     """Read one line of block weights for a family. Raises ConfigError.
 
     Numbers alone: one per block (12+1+12; SDXL 9+1+9, or 9+3+9 as sd-scripts counts, whose three middle ones must
-    agree), with one more in front for the text encoders; or the short lists of 17 and 12 (text encoders, then the
-    blocks that have attention). Else NAME=WEIGHT pairs; NAME is a block, a pattern of blocks ("IN*", "OUT0?"), "TE",
-    or a pattern of canonical names ("*attn2*").
+    agree, or 1+9+3+9+1 as its ranks), with one more in front for the text encoders; or the short lists of 17 and 12
+    (text encoders, then the blocks that have attention). Else NAME=WEIGHT pairs; NAME is a block, a pattern of blocks
+    ("IN*", "OUT0?"), "TE", or a pattern of canonical names ("*attn2*").
     """
     parts = [part.strip() for part in text.replace(";", ",").split(",") if part.strip()]
     if any("=" in part for part in parts):
         return BlockWeights(tuple(_pair(part) for part in parts), family)
     numbers = [_number(part, text) for part in parts]
+    if family == "sdxl" and len(numbers) == 23:
+        numbers = numbers[1:-1]
     names = _names_for(len(numbers), family)
     if family == "sdxl" and len(numbers) in (21, 22):
         numbers = _one_middle(numbers, text)

@@ -153,9 +153,13 @@ def write_kohya_tensors(
 ) -> None:
     """Write named tensors with the hashes of a LoRA file, as `write_lora` does: atomically, verified.
 
-    `dtype` None keeps each tensor's own number format.
+    `dtype` None keeps each tensor's own number format. DoRA's magnitudes stay float32: they multiply the base's whole
+    weights, and half precision would change those as much as the training did.
     """
-    formats = {name: t.dtype if dtype is None else dtype if t.dim() else torch.float32 for name, t in tensors.items()}
+    exact = {name for name, t in tensors.items() if not t.dim() or name.endswith(".dora_scale")}
+    formats = {
+        name: t.dtype if dtype is None else torch.float32 if name in exact else dtype for name, t in tensors.items()
+    }
     infos = {name: (formats[name], tuple(t.shape)) for name, t in tensors.items()}
     kept = {k: v for k, v in metadata.items() if k not in HASH_KEYS}
     hashes = dict(zip(HASH_KEYS, _hashes(tensors, infos, kept)))

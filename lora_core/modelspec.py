@@ -12,6 +12,7 @@ from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
 NETWORK_MODULE = "networks.lora"
+LYCORIS = "lycoris.kohya"
 SGM = "https://github.com/Stability-AI/generative-models"
 
 
@@ -52,7 +53,7 @@ def minimal_metadata(summary: Summary) -> dict[str, str]:
     values: dict[str, Any] = {
         "ss_v2": summary.family == "sd2",
         "ss_base_model_version": base_model_version(summary.family, summary.prediction),
-        "ss_network_module": NETWORK_MODULE,
+        "ss_network_module": LYCORIS if "algo" in summary.network_args else NETWORK_MODULE,
         "ss_network_dim": summary.dim,
         "ss_network_alpha": summary.alpha,
     }

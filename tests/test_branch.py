@@ -5,7 +5,8 @@ import torch
 from peft.tuners.lora.layer import Conv2d, Linear
 from torch import nn
 
-from lora_core.engine.branch import ConvBranch, LinearBranch, branch_layer
+from lora_core.engine.branch import ConvBranch, LinearBranch, Size, lora_layer
+from lora_core.jobs.network import Network as Settings
 
 BASES = {
     "linear": (lambda: nn.Linear(12, 20), (3, 7, 12)),
@@ -20,7 +21,7 @@ def pair(name: str, dtype: torch.dtype) -> tuple[nn.Module, nn.Module, torch.Ten
     make, shape = BASES[name]
     torch.manual_seed(1)
     base = make().to(dtype).requires_grad_(False)
-    ours = branch_layer(base, 4, 2.0, 0.0)
+    ours = lora_layer(base, Size(4, 2.0), Settings())
     for factor in (ours.lora_A["default"], ours.lora_B["default"]):
         factor.weight = nn.Parameter(torch.randn(factor.weight.shape))
     theirs = (Linear if isinstance(ours, LinearBranch) else Conv2d)(base, "default", r=4, lora_alpha=2)
@@ -50,5 +51,5 @@ def test_building_a_layer_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    branch_layer(base, 2, 1.0, 0.0)
+    lora_layer(base, Size(2, 1.0), Settings())
     assert torch.equal(torch.rand(3), expected)

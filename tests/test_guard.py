@@ -8,7 +8,9 @@ from torch import nn
 
 from lora_core.engine.course import Course
 from lora_core.engine.guard import Guard
-from lora_core.engine.network import Branch, Network, Size, without_dropout
+from lora_core.engine.branch import lora_layer
+from lora_core.engine.network import Network, Size, without_dropout
+from lora_core.jobs.network import Network as Settings
 
 
 class Scaler:
@@ -25,7 +27,8 @@ class Scaler:
 
 
 def run_with(scaler: Scaler | None) -> SimpleNamespace:
-    branch = Branch(nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.zeros(4, 2)), Size(2, 2.0))
+    branch = lora_layer(nn.Linear(3, 4), Size(2, 2.0), Settings())
+    branch.begin(torch.Generator())
     network = Network({"unet.a": branch})
     optimizer = torch.optim.SGD([branch.down, branch.up], lr=1.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)

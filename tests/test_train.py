@@ -217,14 +217,14 @@ def test_a_crash_in_the_middle_keeps_what_was_trained(tmp_path, pictures, monkey
 
 
 def test_a_last_save_that_fails_keeps_a_state_from_which_it_is_made_up_for(tmp_path, pictures, monkeypatch):
-    real, full = saving.write_lora, iter((True, True))
+    real, full = saving.write_kohya_tensors, iter((True, True))
 
     def failing(*a):
         if next(full, False):
             raise DiskFull("No room left.")
         real(*a)
 
-    monkeypatch.setattr(saving, "write_lora", failing)
+    monkeypatch.setattr(saving, "write_kohya_tensors", failing)
     job = job_for(tmp_path, pictures, steps=2, state_every_steps=0, train_text_encoder=False)
     with pytest.raises(DiskFull):
         list(run(job))

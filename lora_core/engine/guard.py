@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lora_core.engine.averages import after_update
 from lora_core.engine.course import Course
 from lora_core.engine.network import Network
+from lora_core.engine.optimizers import advance
 from lora_core.errors import NotFinite
 from lora_core.events import Event, Note
 
@@ -40,11 +42,12 @@ class Guard:
         if math.isfinite(loss) and math.isfinite(norm):
             course.in_a_row = 0
             step_optimizer(run)
+            after_update(run)
             if (course.step + 1) % SNAPSHOT_EVERY == 0:
                 self.remember_if_finite()
         else:
             yield from self.skip(run, course, loss)
-        run.schedule.step()
+        advance(run.schedule, course.average if course.losses else loss)
 
     def skip(self, run: Run, course: Course, loss: float) -> Iterator[Event]:
         """Leave a step out. A gradient scaled for fp16 may overflow, above all in the first steps: the scale falls."""

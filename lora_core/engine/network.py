@@ -1,116 +1,141 @@
-"""The LoRA branches of a training: attached to the base by PEFT, named canonically, kept in fp32."""
+"""The trained branches: attached to the base, named canonically, kept in fp32."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from lora_core.engine.branch import Size
 from lora_core.engine.randomness import generator
 from lora_core.errors import KeyMismatch, NotFinite
 from lora_core.jobs.train import Network as NetworkSettings
 from lora_core.keys import ModuleKey
-from lora_core.lora import Lora, LoraModule
 
-ADAPTER = "default"
+__all__ = ["Branch", "Network", "Size", "attach", "file_tensors", "train_only", "without_dropout"]
 
-
-@dataclass(frozen=True)
-class Size:
-    """Rank and alpha of one module; its delta is scaled by alpha / rank."""
-
-    rank: int
-    alpha: float
+ENDINGS = {"down": "lora_down.weight", "up": "lora_up.weight"}
 
 
-@dataclass(frozen=True)
-class Branch:
-    """The trained factors of one module: down [r, in(, kh, kw)], up [out, r(, 1, 1)]."""
+class Branch(Protocol):
+    """A layer of the base with what is trained on it."""
 
-    down: nn.Parameter
-    up: nn.Parameter
     size: Size
+    base_layer: Any
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Part -> parameter."""
+        ...
+
+    def constants(self) -> dict[str, torch.Tensor]:
+        """Part -> tensor that stays as it is but cannot be made again bit by bit."""
+        ...
+
+    def saved(self) -> dict[str, torch.Tensor]:
+        """Part -> tensor as in the file."""
+        ...
+
+    def fast(self) -> tuple[str, ...]:
+        """The parts that learn faster with LoRA+."""
+        ...
+
+    def changes(self) -> bool:
+        """Whether the branch does anything."""
+        ...
+
+    def limit(self, longest: float) -> None:
+        """Scale the parts so that the change is at most `longest` long."""
+        ...
 
 
 @dataclass(frozen=True)
 class Network:
     """All branches by canonical name, in the order of the targets."""
 
-    branches: dict[str, Branch]
-
-    def parameters(self, component: str) -> list[nn.Parameter]:
-        """The factors of one component ("unet", "text_encoder", "text_encoder_2")."""
-        chosen = [b for name, b in self.branches.items() if name.split(".", 1)[0] == component]
-        return [p for b in chosen for p in (b.down, b.up)]
+    branches: Mapping[str, Branch]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The live factors as `name.down` and `name.up`."""
-        found: dict[str, torch.Tensor] = {}
-        for name, branch in self.branches.items():
-            found[f"{name}.down"], found[f"{name}.up"] = branch.down.data, branch.up.data
-        return found
+        """The live tensors as `name.part`."""
+        return {f"{n}.{part}": p.data for n, b in self.branches.items() for part, p in b.trained().items()}
+
+    def constants(self) -> dict[str, torch.Tensor]:
+        """What belongs to the branches and does not change, as `name.part`."""
+        return {f"{n}.{part}": t for n, b in self.branches.items() for part, t in b.constants().items()}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters as `name.part`, in the order of `tensors`."""
+        return {f"{n}.{part}": p for n, b in self.branches.items() for part, p in b.trained().items()}
 
 
-def sizes_of(targets: Iterable[ModuleKey], settings: NetworkSettings) -> dict[str, Size]:
-    """kohya's rule: 3x3 convolutions take conv_rank, everything else rank."""
-    linear, conv = Size(settings.rank, settings.alpha), Size(settings.conv_rank, settings.conv_alpha)
-    return {t.canonical: conv if len(t.shape) == 4 and t.shape[-1] > 1 else linear for t in targets}
-
-
-def attach(components: Mapping[str, nn.Module], sizes: Mapping[str, Size], dropout: float, seed: int) -> Network:
-    """Put a LoRA branch on every module named in `sizes`; down is Kaiming-uniform, up zero (Hu et al. 2021).
+def attach(
+    components: Mapping[str, nn.Module], sizes: Mapping[str, Size], settings: NetworkSettings, seed: int
+) -> Network:
+    """Put a branch on every module named in `sizes`; at the start none changes what the model computes.
 
     The start values are drawn on the CPU from `seed`, one module after the other in the order of `sizes`.
     Raises KeyMismatch when a named module is not in the model.
     """
     draw = generator(seed, "lora")
-    return Network({name: _branch(components, name, size, dropout, draw) for name, size in sizes.items()})
+    found: dict[str, Branch] = {}
+    for name, size in sizes.items():
+        component, path = name.split(".", 1)
+        found[name] = _wrapped(components[component], path, size, settings)
+        if settings.initialisation == "pissa":
+            found[name].begin_pissa(draw)  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            found[name].begin(draw)  # pyright: ignore[reportAttributeAccessIssue]
+    return Network(found)
 
 
-def _branch(
-    components: Mapping[str, nn.Module], name: str, size: Size, dropout: float, draw: torch.Generator
-) -> Branch:
-    component, path = name.split(".", 1)
-    layer = _wrapped(components[component], path, size, dropout)
-    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
-    bound = 1 / math.sqrt(down.weight[0].numel())
-    start = (torch.rand(down.weight.shape, generator=draw) * 2 - 1) * bound
-    down.weight = nn.Parameter(start.to(down.weight.device))
-    up.weight = nn.Parameter(torch.zeros(up.weight.shape, device=up.weight.device))
-    return Branch(down.weight, up.weight, size)
-
-
-def _wrapped(model: nn.Module, path: str, size: Size, dropout: float) -> Any:
-    """PEFT's LoRA layer in the place of the module at `path`.
+def _wrapped(model: nn.Module, path: str, size: Size, settings: NetworkSettings) -> Any:
+    """A branch layer in the place of the module at `path`.
 
     Layer by layer, because PEFT's own injection looks every module up in regular expressions: a minute for SDXL.
     """
-    from lora_core.engine.branch import branch_layer
-
     parent_path, _, child = path.rpartition(".")
     try:
         base = model.get_submodule(path)
     except AttributeError as error:
         raise KeyMismatch(f"The model has no module {path} to train.") from error
-    layer = branch_layer(base, size.rank, size.alpha, dropout)
+    layer = branch_layer(base, path, size, settings)
     setattr(model.get_submodule(parent_path), child, layer)
     return layer
 
 
-def to_lora(network: Network, family: str) -> Lora:
-    """A copy of the present factors on the CPU. Raises NotFinite when one holds NaN or infinity."""
-    modules: dict[str, LoraModule] = {}
-    for name, b in network.branches.items():
-        down, up = (p.detach().to("cpu", torch.float32, copy=True).contiguous() for p in (b.down, b.up))
-        if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
-            raise NotFinite(f"The trained weights of {name} are not finite; they were not saved.")
-        modules[name] = LoraModule(down, up, b.size.alpha)
-    return Lora(modules, {}, family)
+def branch_layer(base: nn.Module, path: str, size: Size, settings: NetworkSettings) -> Any:
+    """The layer of the chosen algorithm around `base`."""
+    from lora_core.engine import branch_products as products
+    from lora_core.engine.branch import lora_layer
+    from lora_core.engine.targets import IA3_ON_INPUT
+
+    if settings.algorithm in ("lora", "dora"):
+        return lora_layer(base, size, settings)
+    kinds = {"loha": products.LohaBranch, "lokr": products.LokrBranch, "oft": products.OftBranch}
+    if settings.algorithm in kinds:
+        return kinds[settings.algorithm](base, size, settings)
+    layer = products.Ia3Branch(base, size, settings)
+    layer.on_input = f".{path}".endswith(IA3_ON_INPUT)
+    return layer
+
+
+def file_tensors(network: Network, keys: Iterable[ModuleKey]) -> dict[str, torch.Tensor]:
+    """Copies of the present parts under their names in a kohya or LyCORIS file, on the CPU in fp32.
+
+    Raises NotFinite when one holds NaN or infinity.
+    """
+    names = {key.canonical: key.kohya for key in keys}
+    found: dict[str, torch.Tensor] = {}
+    for canonical, branch in network.branches.items():
+        for part, tensor in branch.saved().items():
+            copy = tensor.detach().to("cpu", copy=True).contiguous()
+            if not bool(torch.isfinite(copy).all()):
+                raise NotFinite(f"The trained weights of {canonical} are not finite; they were not saved.")
+            found[f"{names[canonical]}.{ENDINGS.get(part, part)}"] = copy
+    return found
 
 
 @contextmanager
@@ -127,26 +152,9 @@ def without_dropout(components: Iterable[nn.Module]) -> Iterator[None]:
             module.train()
 
 
-def fill(network: Network, lora: Lora) -> None:
-    """Take the factors of `lora`. Raises KeyMismatch unless both have the same modules."""
-    differing = network.branches.keys() ^ lora.modules.keys()
-    if differing:
-        raise KeyMismatch(f"LoRA and training differ in {len(differing)} modules, e.g. {sorted(differing)[0]}.")
-    with torch.no_grad():
-        for name, branch in network.branches.items():
-            branch.down.copy_(lora.modules[name].down)
-            branch.up.copy_(lora.modules[name].up)
-
-
-def only(lora: Lora, network: Network) -> Lora:
-    """The part of `lora` whose modules are trained here."""
-    return Lora({n: m for n, m in lora.modules.items() if n in network.branches}, lora.metadata, lora.family)
-
-
 def train_only(components: Iterable[nn.Module], network: Network) -> None:
     """Freeze everything but the branches."""
     for module in components:
         module.requires_grad_(False)
-    for branch in network.branches.values():
-        branch.down.requires_grad_(True)
-        branch.up.requires_grad_(True)
+    for parameter in network.parameters().values():
+        parameter.requires_grad_(True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lora_core.engine import models
+from lora_core.engine import base_loras, models
+from lora_core.engine.averages import as_saved
 from lora_core.engine.device import release
 from lora_core.engine.network import without_dropout
 from lora_core.engine.sampling import SampleRequest, sample_pictures
@@ -35,7 +36,7 @@ def draw_previews(run: Run, step: int) -> Iterator[Event]:
 def pictures(run: Run, step: int) -> Iterator[Event]:
     job = run.job
     prompts = job.saves.preview_prompts or (job.captions.trigger or job.name,)
-    load_encoders = partial(models.load_text_encoders, job.base, run.dtype, run.device)
+    load_encoders = partial(base_loras.load_text_encoders, job, run.architecture, run.dtype, run.device)
     encoders = run.encoders or load_encoders()
     vae = models.load_vae(job.base, torch.float32, run.device, job.vae)
     loaded = models.Models(run.architecture, run.unet, encoders, vae)  # pyright: ignore[reportArgumentType]
@@ -46,7 +47,10 @@ def pictures(run: Run, step: int) -> Iterator[Event]:
         clip_skip=job.captions.clip_skip, batch_size=1, prediction=run.prediction,
         zero_terminal_snr=bool(run.alphas_bar[-1] == 0),
     )  # fmt: skip
-    with without_dropout((run.unet, *run.encoders)):  # and without autocast, under which the VAE would not be fp32
+    with (
+        as_saved(run),
+        without_dropout((run.unet, *run.encoders)),
+    ):  # and without autocast, under which the VAE would not be fp32
         drawn = sample_pictures(loaded, request)
     folder = run.folder / "previews"
     folder.mkdir(parents=True, exist_ok=True)

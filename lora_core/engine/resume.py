@@ -22,7 +22,7 @@ from lora_core.tensors import TensorFile, file_hashes, read_header, write_tensor
 if TYPE_CHECKING:
     from lora_core.engine.epochs import Dataset, Picture
 
-VERSION = 1
+VERSION = 2
 FREE_TO_CHANGE = ("base", "output_dir", "work_dir", "resume", "saves")
 
 
@@ -56,26 +56,60 @@ def facts(job: TrainJob, dataset: Dataset) -> dict[str, Any]:
 
 
 def split_optimizer(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """`optimizer.state_dict()` as named tensors and the JSON rest."""
+    """`optimizer.state_dict()` as named tensors and the JSON rest, of any nesting."""
     tensors: dict[str, torch.Tensor] = {}
-    rest: dict[str, Any] = {"param_groups": state["param_groups"], "scalars": {}}
-    for index, values in state["state"].items():
-        for key, value in values.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu()
-            else:
-                rest["scalars"][f"{index}.{key}"] = value
-    return tensors, rest
+    pairs = [
+        [index, {k: _spelled(v, f"{index}.{k}", tensors) for k, v in v.items()}] for index, v in state["state"].items()
+    ]
+    return tensors, {"state": pairs, "param_groups": _spelled(state["param_groups"], "groups", tensors)}
+
+
+def _spelled(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """A value as JSON; tensors are put aside under `optimizer.name`. Raises FileError for what is neither."""
+    if isinstance(value, torch.Tensor):
+        tensors[f"optimizer.{name}"] = value.detach().cpu()
+        return {"tensor": f"optimizer.{name}"}
+    if isinstance(value, dict):
+        return {"dict": [[key, _spelled(one, f"{name}.{key}", tensors)] for key, one in value.items()]}
+    if isinstance(value, (list, tuple)):
+        items = [_spelled(one, f"{name}.{i}", tensors) for i, one in enumerate(value)]
+        return {"list" if isinstance(value, list) else "tuple": items}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise FileError(f"The optimizer keeps {name} as {type(value).__name__}, which a state cannot hold.")
+
+
+def _read(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """Inverse of `_spelled`."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _read(one, tensors) for key, one in content}
+    items = [_read(one, tensors) for one in content]
+    return items if kind == "list" else tuple(items)
 
 
 def join_optimizer(tensors: Mapping[str, torch.Tensor], rest: dict[str, Any]) -> dict[str, Any]:
     """Inverse of `split_optimizer`."""
-    state: dict[int, dict[str, Any]] = {}
-    named = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
-    for key, value in [*named.items(), *rest["scalars"].items()]:
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": rest["param_groups"]}
+    state = {index: {k: _read(v, tensors) for k, v in values.items()} for index, values in rest["state"]}
+    return {"state": state, "param_groups": _read(rest["param_groups"], tensors)}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], rest: dict[str, Any]
+) -> None:
+    """Put a saved state back bit for bit: torch's own loading would cast every buffer to the parameter's format."""
+    saved = join_optimizer(tensors, rest)
+    optimizer.load_state_dict(saved)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in saved["state"].items():
+        for key, value in values.items():
+            held = optimizer.state[parameters[index]].get(key)
+            if isinstance(value, torch.Tensor) and isinstance(held, torch.Tensor) and held.dtype != value.dtype:
+                optimizer.state[parameters[index]][key] = value.to(held.device)
 
 
 def write_state(path: Path, state: State, mark: str) -> None:

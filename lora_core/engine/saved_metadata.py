@@ -14,6 +14,8 @@ import torch
 
 from lora_core.engine.course import Course
 from lora_core.engine.network import Size
+from lora_core.engine.optimizers import warmup_steps
+from lora_core.jobs.network import Network as NetworkSettings
 from lora_core.lora_metadata import TrainingFacts, training_metadata
 from lora_core.tensors import file_hashes
 
@@ -34,7 +36,7 @@ def training_facts(run: Run, course: Course) -> TrainingFacts:
     unet_lr = rates.pop("unet", None)
     base_hash, base_sha256 = known_hashes(job.base, run.folder)
     vae_hash, vae_sha256 = known_hashes(job.vae, run.folder) if job.vae else ("", "")
-    steps, warmup = run.total_steps, 0 if job.optimization.schedule == "constant" else job.optimization.warmup
+    steps, constant = run.total_steps, job.optimization.schedule == "constant"
     return TrainingFacts(
         arch=run.architecture,
         session_id=course.session,
@@ -44,7 +46,7 @@ def training_facts(run: Run, course: Course) -> TrainingFacts:
         epoch=-(-course.step // run.steps_per_epoch),
         num_epochs=-(-steps // run.steps_per_epoch),
         max_train_steps=steps,
-        warmup_steps=round(warmup * steps) if warmup < 1 else round(warmup),
+        warmup_steps=0 if constant else warmup_steps(job.optimization, steps),
         num_train_images=sum(p.subset.repeats for p in dataset.pictures),
         num_batches_per_epoch=len(dataset.epoch(0)),
         optimizer=f"{type(run.optimizer).__module__}.{type(run.optimizer).__qualname__}",
@@ -67,11 +69,26 @@ def size_facts(run: Run) -> dict[str, Any]:
     """Rank and alpha as they are: a LoRA that was started from brings its own."""
     linear, conv = set[Size](), set[Size]()
     for branch in run.network.branches.values():
-        (conv if branch.down[0].numel() > branch.down.shape[1] else linear).add(branch.size)
+        weight = branch.base_layer.weight
+        (conv if weight.dim() == 4 and weight.shape[-1] > 1 else linear).add(branch.size)
     dim, alpha = common(linear or conv)
     conv_dim, conv_alpha = common(conv)
     arguments = {"conv_dim": str(conv_dim), "conv_alpha": str(conv_alpha)} if conv else {}
-    return {"dim": dim, "alpha": alpha, "network_args": arguments}
+    return {"dim": dim, "alpha": alpha, "network_args": arguments | network_arguments(run.job.network)}
+
+
+def network_arguments(settings: NetworkSettings) -> dict[str, str]:
+    """LyCORIS' own arguments for what is not a plain LoRA, and the ones of both that were used."""
+    found: dict[str, str] = {}
+    if settings.algorithm != "lora":
+        algorithm = {"dora": "lora", "oft": "diag-oft"}.get(settings.algorithm, settings.algorithm)
+        found = {"algo": algorithm} | (
+            {"dora_wd": "True", "wd_on_output": "False"} if settings.algorithm == "dora" else {}
+        )
+    if settings.algorithm == "lokr":
+        found |= {"factor": str(settings.lokr_factor), "decompose_both": str(settings.lokr_both)}
+    dropped = {"rank_dropout": settings.rank_dropout, "module_dropout": settings.module_dropout}
+    return found | {name: str(value) for name, value in dropped.items() if value}
 
 
 def common(sizes: set[Size]) -> tuple[int | str, float | str]:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lora_core.engine import resume
+from lora_core.engine.averages import as_saved
 from lora_core.engine.course import Course, finite
 from lora_core.engine.device import DTYPES
-from lora_core.engine.network import to_lora
+from lora_core.engine.network import file_tensors
 from lora_core.engine.saved_metadata import lora_metadata
 from lora_core.errors import FileError, LoomError, NotFinite
 from lora_core.events import Saved
-from lora_core.lora_file import write_lora
+from lora_core.keys import lora_targets
+from lora_core.lora_file import write_kohya_tensors
 from lora_core.tensors import read_header
 
 if TYPE_CHECKING:
@@ -33,10 +35,10 @@ def save_lora(run: Run, course: Course, name: str) -> Saved:
     folder = Path(run.job.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = free_path(folder, name, course.session)
-    lora = to_lora(run.network, run.architecture.family)
+    with as_saved(run):
+        tensors = file_tensors(run.network, lora_targets(run.architecture, conv=True))
     dtype = DTYPES[run.job.saves.save_precision]
-    metadata = lora_metadata(run, course, path.stem)
-    write_lora(path, lora, run.architecture, dtype, metadata)
+    write_kohya_tensors(path, tensors, dtype, lora_metadata(run, course, path.stem))
     return Saved(str(path), "lora", course.step)
 
 
@@ -70,9 +72,13 @@ def save_state(run: Run, course: Course) -> Saved:
     if not is_finite(run):
         raise NotFinite("The trained weights are not finite; the state was not written.")
     tensors, optimizer = resume.split_optimizer(run.optimizer.state_dict())
-    factors = {f"lora.{name}": t.detach().cpu() for name, t in run.network.tensors().items()}
-    schedule = {k: v for k, v in run.schedule.state_dict().items() if k != "lr_lambdas"}
+    live = run.network.tensors() | run.network.constants()
+    factors = {f"lora.{name}": t.detach().cpu() for name, t in live.items()}
     extra: dict[str, Any] = {"course": course.to_json()}
+    if run.ema:
+        factors |= {f"ema.{name}": t.detach().cpu() for name, t in run.ema.tensors.items()}
+        extra["ema_updates"] = run.ema.updates
+    schedule = {k: v for k, v in run.schedule.state_dict().items() if k != "lr_lambdas"}
     if run.scaler:
         extra["scaler"] = run.scaler.state_dict()
     path = state_path(run)
@@ -89,8 +95,8 @@ def drop_state(run: Run) -> None:
 
 def require_learned(run: Run) -> None:
     """Raises LoomError when the LoRA would do nothing."""
-    if not any(bool(branch.up.detach().any()) for branch in run.network.branches.values()):
-        raise LoomError("The LoRA learned nothing: its up weights are all 0. Raise the learning rate or the steps.")
+    if not any(branch.changes() for branch in run.network.branches.values()):
+        raise LoomError("The LoRA learned nothing: it changes no weight. Raise the learning rate or the steps.")
 
 
 def report(run: Run, course: Course) -> dict[str, Any]:

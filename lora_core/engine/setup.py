@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 from torch import nn
 
 from lora_core.architecture import Architecture, architecture_of
-from lora_core.engine import models, network, resume
+from lora_core.engine import base_loras, models, network, resume
+from lora_core.engine.averages import Ema
 from lora_core.engine.cache import LatentCache
 from lora_core.engine.conditioning import Encode, TextRules, live_encoder
 from lora_core.engine.course import Course
@@ -24,19 +24,20 @@ from lora_core.engine.dataset import open_dataset
 from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
 from lora_core.engine.epochs import Batch, Dataset, steps_per_epoch
 from lora_core.engine.folders_check import require_room, require_writable, sweep
-from lora_core.engine.optimizers import build_optimizer, build_schedule
+from lora_core.engine.learning_rates import build_schedule
+from lora_core.engine.optimizers import build_optimizer
 from lora_core.engine.prompt import time_ids
-from lora_core.engine.randomness import mix
+from lora_core.engine.rates import parameter_groups, rates
+from lora_core.engine.restore import restored
 from lora_core.engine.schedule import alphas_cumprod
-from lora_core.engine.start import left_out, start_sizes
+from lora_core.engine.start import Start, fill, read_start, start_sizes
+from lora_core.engine.targets import module_sizes
 from lora_core.engine.textcache import cached_encoder
 from lora_core.engine.tokens import token_ids
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Note, Stage
 from lora_core.jobs.train import TrainJob
-from lora_core.keys import checkpoint_tensors, lora_targets
-from lora_core.lora import Lora
-from lora_core.lora_file import read_lora
+from lora_core.keys import checkpoint_tensors
 from lora_core.tensors import open_tensors
 
 HASHED = 16384  # numbers of each tensor that go into a component's hash
@@ -67,6 +68,7 @@ class Run:
     steps_per_epoch: int
     total_steps: int
     rates: dict[str, float]
+    ema: Ema | None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -100,29 +102,29 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     for line in dataset.report.text():
         yield Note(line)
     cache = yield from cached_latents(job, architecture, dataset, device)
-    start = read_lora(job.network.start_from, architecture) if job.network.start_from else None
+    start = read_start(job, architecture, rates(job, architecture)) if job.network.start_from else None
     sizes = branch_sizes(job, architecture, start)
-    if start and len(start.modules) > len(sizes):
-        yield Note(left_out(job, start, sizes), "warning")
     yield Stage("Loading the text encoder")
     encode, encoders = text_side(job, architecture, dataset, sizes, device, dtype)
     yield Stage("Loading the UNet")
-    unet: Any = models.load_unet(job.base, dtype, device)
+    unet: Any = base_loras.load_unet(job, architecture, dtype, device)
     unet.to(memory_format=torch.channels_last)
-    net = attached(job, unet, encoders, sizes, start)
+    net = attached(job, unet, encoders, sizes)
+    for line in fill(net, start, job.network.algorithm) if start else ():
+        yield Note(line, "warning")
     require_room((Path(job.output_dir), work_folder(job)), list(net.tensors().values()))
-    optimizer, sentence = build_optimizer(job.optimization, parameter_groups(job, architecture, net))
-    if sentence:
-        yield Note(sentence, "warning")
     per_epoch = steps_per_epoch(len(dataset.epoch(0)), job)
     total = job.length.steps or job.length.epochs * per_epoch
+    optimizer, sentence = build_optimizer(job.optimization, parameter_groups(job, architecture, net), total)
+    if sentence:
+        yield Note(sentence, "warning")
     folder = work_folder(job)
     run = Run(
         job, architecture, device, dtype, prediction_of(job, architecture), noise_schedule(job, architecture),
         dataset, tuple(dataset.held_out_batches()), cache, encode, unet, encoders, net,
         optimizer, build_schedule(job.optimization, optimizer, total), grad_scaler(device, dtype),
         folder, mark_of(job, architecture, dataset), per_epoch, total,
-        rates(job, architecture),
+        rates(job, architecture), Ema(net.parameters(), job.optimization.ema) if job.optimization.ema else None,
     )  # fmt: skip
     course = yield from restored(run)
     gc.collect()
@@ -183,29 +185,13 @@ def component_hash(path: str, architecture: Architecture, component: str, alone:
     return digest.hexdigest()
 
 
-def rates(job: TrainJob, architecture: Architecture) -> dict[str, float]:
-    """Learning rate of each component that is trained."""
-    o, n = job.optimization, job.network
-    share = o.learning_rate if o.optimizer == "prodigy" else o.learning_rate / 5  # Prodigy has one rate for all
-    first = share if o.text_encoder_lr is None else o.text_encoder_lr
-    second = first if o.text_encoder_2_lr is None else o.text_encoder_2_lr
-    found = {"unet": o.learning_rate if n.train_unet else 0.0}
-    if n.train_text_encoder:
-        for name, rate in zip(("text_encoder", "text_encoder_2"), (first, second)):
-            found[name] = rate
-    present = ("unet", "text_encoder", "text_encoder_2")[: 1 + len(architecture.text_encoders)]
-    return {name: rate for name, rate in found.items() if rate > 0 and name in present}
-
-
-def branch_sizes(job: TrainJob, architecture: Architecture, start: Lora | None) -> dict[str, network.Size]:
-    """Rank and alpha of every module that gets a branch; those of `start` when the job starts from a LoRA."""
+def branch_sizes(job: TrainJob, architecture: Architecture, start: Start | None) -> dict[str, network.Size]:
+    """Rank and alpha of every module that gets a branch."""
     trained = rates(job, architecture)
     if not trained:
         raise ConfigError("Every learning rate is 0: nothing would be trained.")
-    if start is not None:
-        return start_sizes(job, start, trained)
-    targets = lora_targets(architecture, conv=job.network.conv_rank > 0)
-    return network.sizes_of([t for t in targets if t.canonical.split(".")[0] in trained], job.network)
+    sizes = module_sizes(job, architecture, trained)
+    return sizes if start is None else start_sizes(job, start, sizes)
 
 
 def text_side(
@@ -214,7 +200,7 @@ def text_side(
 ) -> tuple[Encode, tuple[nn.Module, ...]]:  # fmt: skip
     """How captions are encoded, and the encoders that have to stay in memory for it."""
     rules = TextRules(architecture, job.captions.clip_skip, job.captions.max_tokens)
-    load: Callable[[], tuple[nn.Module, ...]] = partial(models.load_text_encoders, job.base, dtype, device)
+    load: Callable[[], tuple[nn.Module, ...]] = partial(base_loras.load_text_encoders, job, architecture, dtype, device)
     if any(name.startswith("text_encoder") for name in sizes):
         encoders = load()
         return live_encoder(encoders, rules), encoders
@@ -228,23 +214,24 @@ def text_side(
 def mark_of(job: TrainJob, architecture: Architecture, dataset: Dataset) -> str:
     """The fingerprint of the job with the contents of its base and pictures: wherever those lie, a state is theirs."""
     return resume.fingerprint(
-        job, resume.facts(job, dataset) | {"base": component_hash(job.base, architecture, "unet")}
+        job,
+        resume.facts(job, dataset)
+        | {"base": component_hash(job.base, architecture, "unet"), "base_loras": base_loras.mark(job)},
     )
 
 
 def text_mark(job: TrainJob, architecture: Architecture, dtype: torch.dtype) -> str:
     names = ("text_encoder", "text_encoder_2")[: len(architecture.text_encoders)]
-    return " ".join([str(dtype), *(component_hash(job.base, architecture, name) for name in names)])
+    hashes = [component_hash(job.base, architecture, name) for name in names]
+    return " ".join([str(dtype), *hashes, base_loras.mark(job)]).strip()
 
 
 def attached(
-    job: TrainJob, unet: nn.Module, encoders: tuple[nn.Module, ...], sizes: dict[str, network.Size], start: Lora | None
+    job: TrainJob, unet: nn.Module, encoders: tuple[nn.Module, ...], sizes: dict[str, network.Size]
 ) -> network.Network:
     components = {"unet": unet} | dict(zip(("text_encoder", "text_encoder_2"), encoders))
-    net = network.attach(components, sizes, job.network.dropout, job.seed)
+    net = network.attach(components, sizes, job.network, job.seed)
     network.train_only(components.values(), net)
-    if start is not None:
-        network.fill(net, network.only(start, net))
     if job.memory.gradient_checkpointing:
         checkpoint_gradients(components.values())
     return net
@@ -260,37 +247,9 @@ def checkpoint_gradients(modules: Any) -> None:
         module.train()
 
 
-def parameter_groups(job: TrainJob, architecture: Architecture, net: network.Network) -> list[dict[str, Any]]:
-    """One group for each trained component, with its own learning rate."""
-    found = ((net.parameters(name), rate) for name, rate in rates(job, architecture).items())
-    return [{"params": params, "lr": rate} for params, rate in found if params]
-
-
 def work_folder(job: TrainJob) -> Path:
     return Path(job.work_dir) if job.work_dir else Path(job.output_dir) / f"{job.name}.loom"
 
 
 def cache_folder(job: TrainJob) -> Path:
     return Path(job.memory.cache_dir) if job.memory.cache_dir else work_folder(job) / "cache"
-
-
-def restored(run: Run) -> Iterator[Event] | Generator[Event, None, Course]:
-    """Go on from the state of an interrupted run of the same job, if there is one and the job allows it."""
-    path = run.folder / "state.safetensors"
-    state = resume.read_state(path, run.mark) if run.job.resume else None
-    if state is None:
-        if path.exists():
-            kept = path.with_name(f"state-{int(time.time())}.safetensors")
-            path.rename(kept)
-            why = "A state of other settings or pictures was found" if run.job.resume else "Resume is off"
-            yield Note(f"{why}; the earlier state is kept as {kept.name}. Starting anew.")
-        return Course(session=mix(run.job.seed, run.mark) & 0xFFFFFFFF, started_at=time.time())
-    with torch.no_grad():
-        for name, tensor in run.network.tensors().items():
-            tensor.copy_(state.tensors[f"lora.{name}"])
-    run.optimizer.load_state_dict(resume.join_optimizer(state.tensors, state.optimizer))
-    run.schedule.load_state_dict(state.schedule | {"lr_lambdas": [None] * len(run.optimizer.param_groups)})
-    if run.scaler and "scaler" in state.run:
-        run.scaler.load_state_dict(state.run["scaler"])
-    yield Note(f"Resuming from step {state.step} of {run.total_steps}.")
-    return Course.from_json(state.run["course"], state.step)
