@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from lora_core.engine.branch import lora_layer
 from lora_core.engine.course import Course
 from lora_core.engine.guard import Guard
-from lora_core.engine.branch import lora_layer
 from lora_core.engine.network import Network, Size, without_dropout
 from lora_core.jobs.network import Network as Settings
 
