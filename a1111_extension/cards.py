@@ -68,7 +68,8 @@ def card(row: CaptionRow) -> str:
         picture = '<span class="loom-broken">✕</span>'
     missing = "" if row.caption else ' class="loom-empty"'
     return (
-        f'<label class="loom-card">{picture}<span class="loom-file" title="{escape(row.name)}">{escape(row.name)}</span>'
+        f'<label class="loom-card">{picture}'
+        f'<span class="loom-file" title="{escape(row.name)}">{escape(row.name)}</span>'
         f'<textarea data-name="{escape(row.name)}" rows="3" spellcheck="false"{missing} placeholder="no caption">'
         f"{escape(row.caption)}</textarea></label>"
     )

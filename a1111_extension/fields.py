@@ -19,7 +19,7 @@ FILES = ("checkpoint", "lora")
 
 @dataclass(frozen=True)
 class Widget:
-    """`kind`: "checkbox", "slider", "number", "text", "radio", "dropdown", "checkpoint", "lora"; `options`: gradio's."""
+    """`kind`: "checkbox", "slider", "number", "text", "radio", "dropdown", "checkpoint" or "lora"."""
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)

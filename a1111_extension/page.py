@@ -1,4 +1,4 @@
-"""What every tab shares: the host's lists, sentences for a person, handlers by name, and places for the page's script."""
+"""What every tab shares: the host's lists, sentences for a person, handlers by name, places for the page's script."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import LoomError
+from lora_core.jobs.train import Dataset, TrainJob
+from lora_core.run import kind_of
 
 from . import compat
 from .host_api import Choice, Host
@@ -39,6 +41,23 @@ class Page:
     def title_of(self, path: str) -> str:
         known = (*self.host.checkpoints(), *self.host.loras(), *self.host.vaes())
         return next((choice.title for choice in known if choice.path == path), path)
+
+    def submit(self, job: Any, title: str) -> str:
+        """Put a job into the queue, with the host's folders where it names none; its id. Raises ConfigError.
+
+        On a server that others can reach, paths stay inside the host's folders, as those of requests do.
+        """
+        kind = kind_of(job)
+        public = self.host.access({}).public
+        job = self.host.confined(kind, job) if public else self.host.filled(kind, job)
+        return self.host.desk.submit(job, title)
+
+    def readable(self, folder: str) -> str:
+        """A folder that a visitor named. Raises ConfigError where others reach the server and it is not the host's."""
+        if not self.host.access({}).public:
+            return folder
+        job = TrainJob(base="", output_dir="", dataset=Dataset(folder=folder))
+        return self.host.confined("train", job).dataset.folder
 
     def panel(self, kinds: Sequence[str], empty: str, **bridges: str) -> gr.HTML:
         """Where the script shows jobs of these kinds: progress, curve, pictures, buttons, queue."""

@@ -26,6 +26,7 @@ from .page import Bridge, Data, Handlers, Page, good, heading, listed, quiet
 
 SIMPLE = ("folder", "trigger", "name", "base")
 HIDDEN = ("resume", "output_dir", "work_dir", "cache_dir")
+DEFAULTS = leaf_values(TrainJob())
 
 
 class TrainTab:
@@ -140,7 +141,7 @@ class TrainTab:
         folder = str(data[self.form.components["folder"]] or "").strip().strip('"')
         if not folder:
             raise ConfigError("No pictures are named: give a folder, or drop pictures.")
-        return folder
+        return self.page.readable(folder)
 
     def dropped(self, data: Data) -> dict[Any, Any]:
         name = time.strftime("pictures-%Y%m%d-%H%M%S")
@@ -173,16 +174,11 @@ class TrainTab:
     def job(self, data: Data) -> TrainJob:
         """The job as the page has it, on top of the settings that were loaded; folders are the host's."""
         values = self.form.values(data)
-        name = values["name"] if values["name"] not in ("", "lora") else values["trigger"] or "lora"
-        work = self.host.option("work_folder") or str(self.host.data_folder() / "work")
-        places = {
-            "name": name,
-            "output_dir": self.host.option("lora_folder") or str(self.host.lora_folders()[0]),
-            "work_dir": str(Path(work) / name),
-            "resume": True,
-        }
+        if values["name"] in ("", DEFAULTS["name"]):
+            values["name"] = values["trigger"] or DEFAULTS["name"]
         carried = from_json(TrainJob, json.loads(data[self.carried])) if data[self.carried] else TrainJob()
-        return replace_by_name(carried, {**values, **places})
+        job = replace_by_name(carried, {**values, "output_dir": "", "work_dir": "", "resume": True})
+        return self.host.filled("train", job)
 
     def checked(self, data: Data) -> dict[Any, Any]:
         """Everything that can be told before the start."""
@@ -204,7 +200,7 @@ class TrainTab:
 
     def started(self, data: Data) -> dict[Any, Any]:
         job, told = self.job(data), self.checked(data)
-        self.host.desk.submit(job, job.name)
+        self.page.submit(job, job.name)
         return {**told, self.start_said.said: good(f"{job.name} is in the queue.")}
 
     def demo_filled(self, data: Data) -> dict[Any, Any]:

@@ -9,10 +9,24 @@ import gradio as gr
 
 from .host_api import Host
 from .page import Page
+from .tab_choose import ChooseTab
+from .tab_doctor import DoctorTab
+from .tab_inpaint import InpaintTab
+from .tab_library import LibraryTab
+from .tab_merge import MergeTab
+from .tab_recipes import RecipesTab
 from .tab_train import TrainTab
 
 TITLE, ELEM_ID = "LoRA Loom", "lora_loom"
-PAGES = (("Train", TrainTab),)
+PAGES = (
+    ("Train", TrainTab),
+    ("Choose", ChooseTab),
+    ("Library", LibraryTab),
+    ("Merge", MergeTab),
+    ("Inpaint", InpaintTab),
+    ("Recipes", RecipesTab),
+    ("Doctor", DoctorTab),
+)
 
 
 def build(host: Host) -> list[tuple[gr.Blocks, str, str]]:

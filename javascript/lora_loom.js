@@ -171,11 +171,15 @@
         return pictures.get(path);
     }
 
-    function shown(job, item, all) {
+    function shown(job, item, all, pick) {
         const image = make("img", {alt: item.prompt || nameOf(item.path || ""), loading: "lazy"});
         picture(job, item.file, 256).then((url) => (image.src = url)).catch(() => image.classList.add("loom-gone"));
         const what = item.step ? `step ${item.step}` : item.prompt ? "before" : nameOf(item.path || "");
-        return make("figure", {cls: "loom-shot", tabindex: 0, on: {click: () => enlarge(job, item, all)}}, image,
+        const picks = pick && make("button", {cls: "loom-pick", type: "button", text: "Use", on: {click: (event) => {
+            event.stopPropagation();
+            tell(pick, `${job} ${item.file}`);
+        }}});
+        return make("figure", {cls: "loom-shot", tabindex: 0, on: {click: () => enlarge(job, item, all)}}, image, picks,
             make("figcaption", {text: what, title: item.prompt || ""}));
     }
 
@@ -322,7 +326,7 @@
         async act(id, name, node) {
             node.disabled = true;
             try {
-                const done = await ask(`jobs/${id}/${name}`, "POST");
+                const done = await ask(`jobs/${id}/${name}`, "POST", {});
                 this.told("");
             } catch (error) {
                 this.told(error.message);
@@ -334,9 +338,14 @@
         results(s) {
             const saved = (s.marks || []).filter((m) => m.kind !== "state");
             const drawn = saved.filter((m) => m.kind === "picture" && m.file !== null && m.file !== undefined);
+            const pick = this.place.dataset.pick;
+            if (pick && drawn.length && s.state === "done" && this.picked !== s.id) {
+                this.picked = s.id;
+                tell(pick, `${s.id} ${drawn[drawn.length - 1].file}`);
+            }
             const files = saved.filter((m) => !drawn.includes(m));
             this.once("results", [s.id, s.state, saved.length, s.report && Object.keys(s.report).length], () => [
-                ...(drawn.length ? gallery("Pictures", s.id, drawn, drawn) : []),
+                ...(drawn.length ? gallery("Pictures", s.id, drawn, drawn, pick) : []),
                 files.length ? make("details", {open: files.length < 5 ? "" : undefined}, make("summary", {text: `Files (${files.length})`}),
                     make("ul", {cls: "loom-files"}, ...files.slice().reverse().map((m) => make("li", {}, make("code", {text: nameOf(m.path), title: m.path}),
                         make("span", {text: m.step ? `step ${m.step}` : m.kind}))))) : "",
@@ -386,7 +395,8 @@
             s.held_out.length ? item("held", "pictures never trained on") : "", saves ? item("mark", "saved") : "");
     }
 
-    const gallery = (title, job, items, all) => [make("h4", {text: title}), make("div", {cls: "loom-gallery"}, ...items.map((item) => shown(job, item, all)))];
+    const gallery = (title, job, items, all, pick) => [make("h4", {text: title}),
+        make("div", {cls: "loom-gallery"}, ...items.map((item) => shown(job, item, all, pick)))];
 
     function noted(notes) {
         if (!notes.length) return "";
@@ -449,6 +459,13 @@
         const button = bar && bar.querySelectorAll("button")[TABS.indexOf(name)];
         if (button) button.click();
     }
+
+    window.switch_to_lora_loom_inpaint = () => {
+        const tabs = [...root().querySelectorAll("#tabs > .tab-nav button")];
+        const ours = tabs.find((b) => b.textContent.trim() === "LoRA Loom");
+        if (ours) ours.click();
+        open("inpaint");
+    };
 
     window.loraLoom = {tell, ask, open};
 })();

@@ -13,7 +13,7 @@ import fastapi  # noqa: E402
 import gradio as gr  # noqa: E402
 import uvicorn  # noqa: E402
 from fake_a1111 import ROOT, FakeHost, extension  # noqa: E402
-from starlette.responses import HTMLResponse, JSONResponse, Response  # noqa: E402
+from starlette.responses import HTMLResponse, Response  # noqa: E402
 
 HEAD = '<script src="lora-loom-test/lora_loom.js"></script><link rel="stylesheet" href="lora-loom-test/style.css">'
 A1111_STYLE = ".gradio-container{max-width:unset!important} footer{display:none!important}"
@@ -56,58 +56,12 @@ def routes(app, host):
     api.mount(app, host)
 
 
-def fake_routes(app, host):
-    from dataclasses import asdict
-
-    from lora_core.errors import LoomError
-    from lora_core.thumbnails import thumbnail
-
-    desk = host.desk
-
-    def answer(function):
-        try:
-            return JSONResponse(function())
-        except LoomError as error:
-            return JSONResponse({"error": str(error)}, 400)
-
-    @app.get("/lora-loom/v1/jobs")
-    def jobs():
-        return answer(lambda: {"jobs": [asdict(ticket) for ticket in desk.tickets()]})
-
-    @app.get("/lora-loom/v1/jobs/{id}")
-    def job(id: str):
-        def shown():
-            snapshot, files = desk.snapshot(id), desk.files(id)
-            for item in (*snapshot["previews"], *snapshot["marks"]):
-                item["file"] = files.index(item["path"]) if item["path"] in files else None
-            return snapshot
-
-        return answer(shown)
-
-    @app.get("/lora-loom/v1/jobs/{id}/log")
-    def log(id: str):
-        return answer(lambda: {"log": desk.log(id)})
-
-    @app.get("/lora-loom/v1/jobs/{id}/files/{number}")
-    def file(id: str, number: int, size: int = 0):
-        path = desk.files(id)[number]
-        data = thumbnail(path, size) if size else Path(path).read_bytes()
-        return Response(data, media_type="image/jpeg" if size else "image/png")
-
-    @app.post("/lora-loom/v1/jobs/{id}/{command}")
-    def command(id: str, command: str):
-        return answer(lambda: {"id": getattr(desk, command)(id) or id})
-
-
 def make_app(host):
     app = fastapi.FastAPI()
-    package = extension()
+    extension()
     from lora_loom_a1111 import tabs
 
-    try:
-        routes(app, host)
-    except (ImportError, AttributeError):
-        fake_routes(app, host)
+    routes(app, host)
     [(blocks, title, elem_id)] = tabs.build(host)
     theme = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
     with gr.Blocks(title="WebUI", analytics_enabled=False, theme=theme) as demo, gr.Tabs(elem_id="tabs"):
@@ -117,7 +71,6 @@ def make_app(host):
             gr.Textbox(label="Prompt")
     demo.queue()
     mounted = gr.mount_gradio_app(app, demo, path="/")
-    assert package
     return Injected(mounted)
 
 

@@ -1,0 +1,139 @@
+"""The page "Choose": the saves of a training side by side, scored, one recommended, the others put away."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_core.errors import ConfigError
+from lora_core.jobs import ChooseJob, TrainJob
+from lora_core.keep_one import keep_one, saves_of
+from lora_core.settings import replace_by_name
+
+from .page import Bridge, Data, Handlers, Page, good, heading, open_tab, quiet
+
+HIDDEN = ("loras", "folder", "name", "output_dir")
+
+
+class ChooseTab:
+    """Builds the page and holds its handlers."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.host = page, page.host
+        self.form = page.form(ChooseJob, "choose")
+        with gr.Row(elem_classes="loom-columns"):
+            with gr.Column(scale=5, elem_classes="loom-left"):
+                heading("1. Which training")
+                with gr.Row(elem_classes="loom-row"):
+                    self.training = gr.Dropdown(
+                        self.trainings(), label="Training", elem_id="lora_loom_choose_training", scale=5
+                    )
+                    self.refresh = gr.Button("Refresh", elem_classes="loom-side")
+                self.saves = gr.CheckboxGroup([], label="Saves to compare", elem_id="lora_loom_choose_saves")
+                heading("2. How to compare them")
+                self.form.place("prompts", lines=3)
+                self.form.place("neutral_prompts", lines=2)
+                with gr.Row(elem_classes="loom-row"):
+                    self.form.place("strengths")
+                    self.form.place("seeds")
+                self.form.place("base", info=None)
+                with gr.Accordion("More", open=False, elem_classes="loom-group"):
+                    self.form.grid([s for s in self.form.settings.values() if self.is_more(s.name)])
+                self.start = gr.Button("Compare", variant="primary", elem_id="lora_loom_choose_start")
+                self.said = Handlers.make()
+            with gr.Column(scale=6, elem_classes="loom-right"):
+                heading("3. Keep one")
+                gr.HTML(quiet("The others leave the host's list; they are put away, not deleted."))
+                with gr.Row(elem_classes="loom-row"):
+                    self.kept = gr.Dropdown([], label="Save", elem_id="lora_loom_choose_kept", scale=4)
+                    self.keep = gr.Button("Keep this one", elem_id="lora_loom_choose_keep", elem_classes="loom-side")
+                page.panel(("choose",), "Nothing compared yet. The grid and the scores will be shown here.")
+        self.asked = Bridge.make("loom_choose_job")
+        self.wire()
+
+    def is_more(self, name: str) -> bool:
+        return name not in HIDDEN and name not in self.form.components
+
+    def trainings(self) -> list[tuple[str, str]]:
+        tickets = [t for t in self.host.desk.tickets() if t.kind == "train" and t.outputs]
+        return [
+            (f"{t.title} ({time.strftime('%d.%m. %H:%M', time.localtime(t.created))})", t.id) for t in tickets[::-1]
+        ]
+
+    def wire(self) -> None:
+        said, form = self.said, self.form
+        shown = [self.training, self.saves, self.kept, *form.outputs]
+        said.bind(self.training.input, self.chosen, {self.training}, shown)
+        said.bind(self.asked.go.click, self.from_training, {self.asked.text}, shown)
+        open_tab(self.asked.go.click, "choose")
+        said.bind(self.refresh.click, self.refreshed, (), [self.training])
+        said.bind(self.start.click, self.started, {self.training, self.saves, *form.inputs}, ())
+        said.bind(self.keep.click, self.kept_one, {self.training, self.kept}, [self.saves, self.kept])
+
+    def chosen(self, data: Data) -> dict[Any, Any]:
+        return self.show(str(data[self.training] or ""))
+
+    def from_training(self, data: Data) -> dict[Any, Any]:
+        return self.show(str(data[self.asked.text]))
+
+    def refreshed(self, data: Data) -> dict[Any, Any]:
+        return {self.training: gr.update(choices=self.trainings())}
+
+    def training_of(self, id: str) -> TrainJob:
+        job = self.host.desk.job(id) if id else None
+        if not isinstance(job, TrainJob):
+            raise ConfigError("No training is chosen.")
+        return job
+
+    def show(self, id: str) -> dict[Any, Any]:
+        """The saves of the training, and its own prompts and pictures to compare them by."""
+        job = self.training_of(id)
+        names = [path.name for path in saves_of(job.output_dir, job.name)]
+        if not names:
+            raise ConfigError(f"The saves of {job.name} are not in {job.output_dir} any more.")
+        side = job.dataset.width // 64 * 64 or 64, job.dataset.height // 64 * 64 or 64
+        values = {
+            "base": job.base,
+            "prompts": job.saves.preview_prompts or (job.captions.trigger or job.name,),
+            "held_out": job.dataset.held_out,
+            "training_pictures": job.dataset.folder,
+            "width": side[0],
+            "height": side[1],
+            "clip_skip": job.captions.clip_skip,
+            "cfg_scale": job.saves.preview_cfg,
+        }
+        return {
+            self.training: gr.update(choices=self.trainings(), value=id),
+            self.saves: gr.update(choices=names, value=names),
+            self.kept: gr.update(choices=names, value=names[-1]),
+            **self.form.shown(values, self.page.title_of),
+        }
+
+    def started(self, data: Data) -> dict[Any, Any]:
+        job = self.training_of(str(data[self.training] or ""))
+        loras = tuple(str(Path(job.output_dir) / name) for name in data[self.saves] or ())
+        if not loras:
+            raise ConfigError("No save is chosen: tick those to compare.")
+        folder = self.host.data_folder() / "choices" / f"{job.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        values = {**self.form.values(data), "loras": loras, "output_dir": str(folder)}
+        self.page.submit(replace_by_name(ChooseJob(), values), f"{job.name}: choose")
+        return {}
+
+    def kept_one(self, data: Data) -> dict[Any, Any]:
+        job = self.training_of(str(data[self.training] or ""))
+        if not data[self.kept]:
+            raise ConfigError("No save is chosen.")
+        chosen = Path(job.output_dir) / str(data[self.kept])
+        away = self.host.data_folder() / "put_away" / job.name
+        moved = keep_one(chosen, saves_of(job.output_dir, job.name), away)
+        self.host.refresh()
+        told = f"{chosen.name} stays; {len(moved)} files were moved to {away}."
+        names = [chosen.name]
+        return {
+            self.saves: gr.update(choices=names, value=names),
+            self.kept: gr.update(choices=names, value=chosen.name),
+            self.said.said: good(told),
+        }

@@ -1,0 +1,212 @@
+"""The page "Inpaint": paint on a picture, A1111's own options under A1111's own names, our engine behind them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_core import host_names
+from lora_core.errors import ConfigError, FileError
+from lora_core.jobs import InpaintJob
+from lora_core.jobs.generate import GenerateJob
+from lora_core.picture_read import read_picture
+from lora_core.picture_text import read_picture_text
+from lora_core.settings import describe, leaf_values
+
+from . import compat
+from .page import Bridge, Data, Handlers, Page, heading
+
+TAB = "lora_loom_inpaint"
+HIDDEN = ("image", "mask", "output_dir", "lora_dirs", "embedding_dirs", "name")
+SENT = (("img2img", "Send to img2img"), ("inpaint", "Send to inpaint"), ("extras", "Send to extras"))
+
+
+def labelled(table: dict[Any, str]) -> list[tuple[str, Any]]:
+    return [(label, token) for token, label in table.items()]
+
+
+class InpaintTab:
+    """Builds the page and holds its handlers."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.host = page, page.host
+        self.form = page.form(InpaintJob, "inpaint")
+        with gr.Row(elem_classes="loom-row"):
+            with gr.Column(scale=6):
+                self.form.place("prompt", lines=3, placeholder="Prompt", show_label=False, info=None)
+                self.form.place("negative_prompt", lines=2, placeholder="Negative prompt", show_label=False)
+            with gr.Column(scale=2, min_width=200):
+                self.start = gr.Button(
+                    "Generate", variant="primary", elem_id=f"{TAB}_generate", elem_classes="loom-big"
+                )
+                self.lora = gr.Dropdown(self.lora_titles(), label="Add a LoRA to the prompt", elem_id=f"{TAB}_lora")
+        self.said = Handlers.make()
+        with gr.Row(elem_classes="loom-columns"):
+            with gr.Column(scale=6, elem_classes="loom-left"):
+                self.editor = compat.mask_editor("Picture: paint what is to be made anew", f"{TAB}_editor")
+                self.mask_options()
+                self.sampling()
+                self.form.rest(leave=HIDDEN)
+            with gr.Column(scale=5, elem_classes="loom-right"):
+                self.results()
+        self.done = Bridge.make("loom_inpaint_pick")
+        self.wire()
+        page.shared["inpaint"] = self
+
+    def lora_titles(self) -> list[str]:
+        return [choice.title for choice in self.host.loras()]
+
+    def mask_options(self) -> None:
+        place = self.form.place
+        place("resize_mode", kind="radio", choices=labelled(host_names.RESIZE_MODE))
+        with gr.Row(elem_classes="loom-row"):
+            place("mask_blur", kind="slider", minimum=0, maximum=64, step=1, value=4)
+            place("mask_invert", kind="radio", label="Mask mode", info=None, choices=labelled(host_names.MASK_MODE))
+        with gr.Row(elem_classes="loom-row"):
+            place("masked_content", kind="radio", choices=labelled(host_names.MASKED_CONTENT))
+            place("inpaint_area", kind="radio", choices=labelled(host_names.INPAINT_AREA))
+        place("only_masked_padding", label="Only masked padding, pixels", info=None, minimum=0, maximum=256, step=4)
+
+    def sampling(self) -> None:
+        place = self.form.place
+        place("base", value=self.page.title_of(self.host.current_checkpoint()) or None, info=None)
+        with gr.Row(elem_classes="loom-row"):
+            place("sampler", label="Sampling method", choices=[(s.a1111, s.token) for s in host_names.SAMPLERS])
+            place("scheduler", choices=[(s.a1111, s.token) for s in host_names.SCHEDULES], kind="dropdown")
+            place("steps", label="Sampling steps", minimum=1, maximum=150)
+        with gr.Row(elem_classes="loom-row"):
+            place("width", minimum=64, maximum=2048, step=8)
+            place("height", minimum=64, maximum=2048, step=8)
+        with gr.Row(elem_classes="loom-row"):
+            place("cfg_scale", kind="slider", label="CFG Scale", minimum=1, maximum=30, step=0.5)
+            place("denoising_strength")
+        with gr.Row(elem_classes="loom-row"):
+            place("batch_count", kind="slider", minimum=1, maximum=100, step=1, info=None)
+            place("batch_size", kind="slider", minimum=1, maximum=8, step=1, info=None)
+            place("seed", info="-1: another each time")
+
+    def results(self) -> None:
+        heading("Result")
+        self.page.panel(("inpaint",), "Nothing drawn yet.", pick="loom_inpaint_pick", reuse="loom_inpaint_reuse")
+        self.result = gr.Image(
+            label="Chosen result", type="pil", interactive=False, elem_id=f"{TAB}_result", height=420
+        )
+        self.infotext = gr.Textbox(label="Parameters", lines=4, interactive=False, elem_id=f"{TAB}_infotext")
+        with gr.Row(elem_classes="loom-row"):
+            self.sends = {tab: gr.Button(text, elem_id=f"{TAB}_to_{tab}") for tab, text in SENT}
+            self.onward = gr.Button("Paint on it", elem_id=f"{TAB}_onward")
+        self.reuse = Bridge.make("loom_inpaint_reuse")
+
+    def wire(self) -> None:
+        form, said = self.form, self.said
+        prompt = form.components["prompt"]
+        said.bind(self.start.click, self.started, {*form.inputs, self.editor}, ())
+        said.bind(self.done.go.click, self.picked, {self.done.text}, [self.result, self.infotext])
+        said.bind(self.onward.click, self.painted_on, {self.result}, [self.editor])
+        said.bind(self.lora.input, self.lora_added, {prompt, self.lora}, [prompt, self.lora])
+        said.bind(self.reuse.go.click, self.reused, {self.reuse.text}, form.outputs)
+        for tab, button in self.sends.items():
+            self.host.send_button(button, tab, image=self.result, text=self.infotext)
+        self.host.paste_target(TAB, self.editor, self.paste_fields())
+
+    def paste_fields(self) -> list[Any]:
+        """Our widgets by the keys of an infotext."""
+        form = self.form
+        simple = {
+            "prompt": "Prompt", "negative_prompt": "Negative prompt", "steps": "Steps", "cfg_scale": "CFG scale",
+            "seed": "Seed", "width": "Size-1", "height": "Size-2", "denoising_strength": "Denoising strength",
+            "mask_blur": "Mask blur", "clip_skip": "Clip skip", "only_masked_padding": "Masked area padding",
+        }  # fmt: skip
+        fields: list[Any] = [(form.components[name], key) for name, key in simple.items() if name in form.components]
+        fields.append((form.components["sampler"], lambda found: _token(host_names.sampler_token, found, "Sampler")))
+        fields.append(
+            (form.components["scheduler"], lambda found: _token(host_names.schedule_token, found, "Schedule type"))
+        )
+        return fields
+
+    # what the buttons do
+
+    def started(self, data: Data) -> dict[Any, Any]:
+        picture, mask = compat.painted(data[self.editor])
+        if picture is None:
+            raise ConfigError("There is no picture: drop one, and paint on what is to be made anew.")
+        if mask is None and "A" not in picture.getbands():
+            raise ConfigError("Nothing is painted on: paint on what is to be made anew.")
+        values = self.form.values(data)
+        if values["seed"] < 0:
+            values["seed"] = time.time_ns() % 2**32
+        folder = self.host.data_folder() / "inpaint" / time.strftime("%Y%m%d-%H%M%S")
+        job = self.job(values, kept(folder, picture, mask))
+        self.page.submit(job, values["prompt"][:60] or "inpaint")
+        return {}
+
+    def job(self, values: dict[str, Any], files: dict[str, str]) -> InpaintJob:
+        from lora_core.settings import replace_by_name
+
+        places = {
+            "output_dir": str(self.host.picture_folder()),
+            "lora_dirs": tuple(map(str, self.host.lora_folders())),
+            "embedding_dirs": tuple(map(str, self.host.embedding_folders())),
+        }
+        return replace_by_name(InpaintJob(), {**values, **places, **files})
+
+    def picked(self, data: Data) -> dict[Any, Any]:
+        """Show the file N of a job: "ID N"."""
+        id, _, number = str(data[self.done.text]).partition(" ")
+        files = self.host.desk.files(id)
+        try:
+            path = files[int(number)]
+        except (ValueError, IndexError):
+            raise FileError("This picture is not there any more.") from None
+        return {self.result: read_picture(path), self.infotext: parameters_of(path)}
+
+    def painted_on(self, data: Data) -> dict[Any, Any]:
+        if data[self.result] is None:
+            raise ConfigError("There is no result yet.")
+        return {self.editor: compat.for_editor(data[self.result])}
+
+    def lora_added(self, data: Data) -> dict[Any, Any]:
+        prompt, title = self.form.components["prompt"], data[self.lora]
+        if not title:
+            return {}
+        tag = f"<lora:{Path(str(title)).name}:1>"
+        return {prompt: f"{data[prompt] or ''} {tag}".strip(), self.lora: gr.update(value=None)}
+
+    def reused(self, data: Data) -> dict[Any, Any]:
+        return self.shown(self.host.desk.job(str(data[self.reuse.text])))
+
+    def shown(self, job: GenerateJob) -> dict[Any, Any]:
+        """The settings of any job that makes pictures, as far as this page has them."""
+        known = {s.name for s in describe(InpaintJob)}
+        values = {name: value for name, value in leaf_values(job).items() if name in known}
+        if not values.get("base"):
+            values.pop("base", None)
+        return self.form.shown(values, self.page.title_of)
+
+
+def kept(folder: Path, picture: Any, mask: Any) -> dict[str, str]:
+    """Picture and mask as files; without a mask the picture's transparency is it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / "picture.png")
+        if mask is None:
+            return {"image": str(folder / "picture.png"), "mask": ""}
+        mask.save(folder / "mask.png")
+    except OSError as error:
+        raise FileError(f"The picture cannot be kept in {folder}: {error.strerror or error}.") from error
+    return {"image": str(folder / "picture.png"), "mask": str(folder / "mask.png")}
+
+
+def parameters_of(path: str) -> str:
+    try:
+        return read_picture_text(Path(path)).texts.get("parameters", "")
+    except FileError:
+        return ""
+
+
+def _token(reader: Any, key: str, found: dict[str, Any]) -> Any:
+    token = reader(str(found.get(key, "")))
+    return gr.update() if token is None else gr.update(value=token)
