@@ -87,10 +87,14 @@ def bundled_embeddings(path: str | Path) -> dict[str, Embedding]:
 
 
 class EmbeddingFolders(Mapping[str, Embedding]):
-    """The embeddings below some folders by file stem, read when they are asked for; the first folder wins."""
+    """The embeddings below some folders by file stem, read when they are asked for; the first folder wins.
 
-    def __init__(self, folders: Sequence[str | Path]) -> None:
+    `further` are embeddings that are there already; a file of the same name goes before them.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], further: Mapping[str, Embedding] | None = None) -> None:
         self._paths: dict[str, Path] = {}
+        self._further = dict(further or {})
         self._read: dict[str, Embedding] = {}
         for folder in folders:
             for path in sorted(Path(folder).rglob("*")):
@@ -98,19 +102,21 @@ class EmbeddingFolders(Mapping[str, Embedding]):
                     self._paths.setdefault(path.stem, path)
 
     def __getitem__(self, name: str) -> Embedding:
+        if name not in self._paths:
+            return self._further[name]
         if name not in self._read:
             self._read[name] = read_embedding(self._paths[name])
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
+        return iter({**self._paths, **self._further})
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len({**self._paths, **self._further})
 
-    def hash(self, name: str) -> str:
-        """The sha256 of the file, of which A1111 writes the first 12 digits ("TI hashes")."""
-        return hashlib.sha256(self._paths[name].read_bytes()).hexdigest()
+    def used_hashes(self) -> dict[str, str]:
+        """The sha256 of each file that was read, of which A1111 writes the first 12 digits ("TI hashes")."""
+        return {name: hashlib.sha256(self._paths[name].read_bytes()).hexdigest() for name in self._read}
 
 
 def bare_name(written: str) -> str:

@@ -1,4 +1,4 @@
-"""LoRA tags in prompts, and the text format of A1111's picture parameters ("infotext"), written and read."""
+"""The text format of A1111's picture parameters ("infotext"), written and read."""
 
 from __future__ import annotations
 
@@ -7,46 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lora_core.errors import ConfigError
-
-_TAG = re.compile(r"<lora:([^<>]*)>")
 _KEY = re.compile(r"\s*(\w[\w \-/.+]*):\s*")
 _JSON = json.JSONDecoder()
 NEGATIVE = "Negative prompt:"
-
-
-@dataclass(frozen=True)
-class LoraTag:
-    """`<lora:name:strength>`, or `<lora:name:text_encoder:unet>`, or with `te=` and `unet=`, as A1111 reads them.
-
-    `lbw=` brings block weights (`blocks`, see `lora_core.block_weights`).
-    """
-
-    name: str
-    strength: float = 1.0
-    text_encoder_strength: float = 1.0
-    blocks: str = ""
-
-
-def split_lora_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
-    """The prompt without its LoRA tags, and the tags. Raises ConfigError for a tag that cannot be read."""
-    tags = tuple(_read_tag(match.group(1)) for match in _TAG.finditer(prompt))
-    return _TAG.sub("", prompt), tags
-
-
-def _read_tag(body: str) -> LoraTag:
-    name, *rest = body.split(":")
-    named = dict(part.split("=", 1) for part in rest if "=" in part)
-    plain = [part for part in rest if "=" not in part]
-    unknown = named.keys() - {"te", "unet", "lbw"}
-    if not name or unknown or len(plain) > 2:
-        raise ConfigError(f"The tag <lora:{body}> cannot be read: write <lora:name:strength> or <lora:name:te:unet>.")
-    try:
-        te = float(named.get("te", plain[0] if plain else 1.0))
-        unet = float(named.get("unet", plain[1] if len(plain) > 1 else te))
-    except ValueError:
-        raise ConfigError(f"The tag <lora:{body}> holds a strength that is no number.") from None
-    return LoraTag(name, unet, te, named.get("lbw", ""))
 
 
 def infotext(prompt: str, negative: str, values: Mapping[str, object]) -> str:

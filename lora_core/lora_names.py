@@ -52,10 +52,15 @@ class Named:
 
 
 def split_keys(keys: Iterable[str], file: str) -> list[Named]:
-    """Take the known endings off. Raises KeyMismatch that names the kind of network, or the keys that fit nothing."""
+    """Take the known endings off. Raises KeyMismatch that names the kind of network, or the keys that fit nothing.
+
+    Embeddings that are bundled in the file (`lora_core.embeddings`) are no modules and are left out.
+    """
     found: list[Named] = []
     rest: list[str] = []
     for key in keys:
+        if key.startswith("bundle_emb."):
+            continue
         ending = next((e for e in PARTS if key.endswith(e)), None)
         if ending is None:
             rest.append(key)

@@ -9,9 +9,10 @@ from typing import Any
 
 from lora_core import host_names
 from lora_core.errors import ConfigError, FileError
-from lora_core.infotext import Infotext, read_hashes, read_infotext, split_lora_tags
+from lora_core.infotext import Infotext, read_hashes, read_infotext
 from lora_core.infotext_fields import GENERATE, IMG2IMG, INPAINT, SOFT, Field
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob
+from lora_core.lora_tags import split_lora_tags
 from lora_core.recipe_notes import left_over
 from lora_core.recipe_values import Recipe, Wanted
 from lora_core.settings import replace_by_name

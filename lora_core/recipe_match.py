@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_core.errors import FileError, LoomError
-from lora_core.infotext import split_lora_tags
 from lora_core.jobs.generate import InpaintJob
+from lora_core.lora_tags import split_lora_tags
 from lora_core.recipe_values import Recipe
 from lora_core.settings import replace_by_name
 from lora_core.tensors import data_hash, file_hashes, read_header

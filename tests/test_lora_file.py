@@ -205,7 +205,7 @@ BROKEN = {
     "full difference": ({f"{ATTENTION}.diff": torch.ones(2, 2)}, "full difference"),
     "LoKr": ({f"{ATTENTION}.lokr_w1": torch.ones(2, 2)}, "LoKr"),
     "base model": ({"model.diffusion_model.out.0.weight": torch.ones(2)}, "base model"),
-    "stranger": (kohya() | {"bundle_emb.x.vec": torch.ones(2)}, "bundle_emb.x.vec"),
+    "stranger": (kohya() | {"stranger.x.vec": torch.ones(2)}, "stranger.x.vec"),
     "unknown module": (kohya("lora_unet_double_blocks_0_img_attn"), "lora_unet_double_blocks_0_img_attn"),
     "half a module": ({f"{ATTENTION}.lora_down.weight": torch.ones(2, 96)}, "lacks a factor"),
     "alpha alone": ({f"{ATTENTION}.alpha": torch.tensor(1.0)}, "lacks a factor"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lora_core.block_weights import BlockWeights
 from lora_core.engine.models import Models
 from lora_core.errors import KeyMismatch
 from lora_core.lora import Lora, LoraModule
@@ -16,17 +17,22 @@ from lora_core.shapes import UNET
 
 @dataclass(frozen=True)
 class Use:
-    """A LoRA with its strengths; `text_encoder_strength` None means as `strength`. `name` is for messages."""
+    """A LoRA with its strengths; `text_encoder_strength` None means as `strength`. `name` is for messages.
+
+    `blocks` weighs the strengths block by block.
+    """
 
     lora: Lora
     strength: float = 1.0
     text_encoder_strength: float | None = None
     name: str = "The LoRA"
+    blocks: BlockWeights | None = None
 
     def strength_of(self, canonical: str) -> float:
-        if canonical.startswith(f"{UNET}.") or self.text_encoder_strength is None:
-            return self.strength
-        return self.text_encoder_strength
+        of_unet = canonical.startswith(f"{UNET}.") or self.text_encoder_strength is None
+        strength = self.strength if of_unet else self.text_encoder_strength
+        assert strength is not None
+        return strength if self.blocks is None else strength * self.blocks.of(canonical)
 
 
 @dataclass

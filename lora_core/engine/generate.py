@@ -1,36 +1,30 @@
-"""txt2img: a GenerateJob becomes PNG files, as a stream of events."""
+"""txt2img: a GenerateJob becomes picture files, as a stream of events."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from lora_core import __version__
 from lora_core.commands import Commands
-from lora_core.engine.apply import apply_loras
 from lora_core.engine.device import pick_device, pick_dtype
-from lora_core.engine.lora_uses import NamedLora, named_loras, read_uses
+from lora_core.engine.hires import second_pass
+from lora_core.engine.lora_uses import NamedLora, job_embeddings, merge_loras, named_loras
 from lora_core.engine.models import Models, load_models
-from lora_core.engine.picture_files import save_picture
-from lora_core.engine.samplers import Step
 from lora_core.engine.sampling import SampleRequest, decode, sample
+from lora_core.engine.series import Series
 from lora_core.errors import ConfigError
-from lora_core.events import Event, Finished, Preview, Progress, Saved, Stage
-from lora_core.infotext import infotext, lora_hashes
+from lora_core.events import Event, Stage
+from lora_core.infotext_fields import Drawn, has_hires
 from lora_core.jobs.generate import GenerateJob
 from lora_core.tensors import data_hash, read_header
 
-SAMPLER_NAMES = {"ddim": "DDIM", "euler": "Euler"}
-SCHEDULE_NAMES = {"automatic": "Automatic", "normal": "Normal", "karras": "Karras", "ddim_uniform": "DDIM Uniform"}
-
 
 def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Event]:
-    """Draw `batch_count` pictures; a raised `stop` ends after the current step and keeps the finished pictures.
-
-    Raises ConfigError, FileError, KeyMismatch, NotFinite.
+    """Draw `batch_count` x `batch_size` pictures; a raised `stop` ends before the next evaluation of the UNet and keeps
+    the finished pictures. Raises ConfigError, FileError, KeyMismatch, NotFinite.
     """
     commands = commands or Commands()
     prompt, named = named_loras(job)
@@ -38,22 +32,22 @@ def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Eve
     models = prepared_models(job, named)
     yield Stage("Drawing")
     request = request_of(job, prompt)
-    saved: list[str] = []
-    started = time.monotonic()
+    hires = job.hires if has_hires(job) else None
+    series = Series(job, models, prompt, 1 if hires is None else 2)
+    digests = tuple(lora_digests(named))
     for index in range(job.batch_count):
-        step = None
-        for step in sample(models, request, [prompt], [seed_of(job, index)]):
-            yield progress(job, step, index, started)
-            if commands.stop:
-                yield Finished(tuple(saved), stopped=True)
-                return
-        if step is not None:
-            text = parameters(job, seed_of(job, index), lora_digests(named))
-            path = save_picture(decode(models, step.x)[0], Path(job.output_dir), job.name, text)
-            saved.append(str(path))
-            yield Saved(str(path), "picture", index + 1)
-            yield Preview(index + 1, str(path), prompt)
-    yield Finished(tuple(saved), {"pictures": len(saved), "seconds": round(time.monotonic() - started, 2)})
+        batch = batch_of(job, request, index)
+        latents = yield from series.follow(sample(models, batch, batch.prompts, batch.seeds, commands), commands)
+        if latents is not None and hires is not None:
+            latents = yield from series.follow(second_pass(models, batch, hires, latents, commands), commands)
+        if latents is None:
+            yield series.finished(stopped=True)
+            return
+        for place, picture in enumerate(decode(models, latents, job.low_memory)):
+            drawn = Drawn(batch.seeds[place], batch.subseeds[place], digests, position=place)
+            yield from series.keep(picture, drawn)
+        yield from series.notes()
+    yield series.finished()
 
 
 def prepared_models(job: GenerateJob, named: tuple[NamedLora, ...]) -> Models:
@@ -65,7 +59,7 @@ def prepared_models(job: GenerateJob, named: tuple[NamedLora, ...]) -> Models:
     models = load_models(job.base, dtype, device, job.vae)
     if not models.text_encoders:
         raise ConfigError(f"{Path(job.base).name} holds no text encoder: choose a complete checkpoint.")
-    apply_loras(models, read_uses(named, models.architecture), keep=False)
+    merge_loras(models, named, job.arithmetic)
     return models
 
 
@@ -87,6 +81,7 @@ def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleReq
         zero_terminal_snr=None if job.zero_terminal_snr == "auto" else job.zero_terminal_snr == "on",
         arithmetic=job.arithmetic,
         emphasis=job.emphasis,
+        embeddings=job_embeddings(job),
         subseed_strength=r.subseed_strength,
         noise_source=r.noise_source,
         seed_delta=r.eta_noise_seed_delta,
@@ -96,40 +91,23 @@ def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleReq
     )
 
 
-def seed_of(job: GenerateJob, index: int) -> int:
-    """Seeds count up from the job's, and start again at 0 after the last one."""
-    return (job.seed + index) % 2**64
+def batch_of(job: GenerateJob, request: SampleRequest, index: int) -> SampleRequest:
+    """The request for batch number `index`: its prompts, seeds and subseeds, as the job's host counts them.
 
-
-def progress(job: GenerateJob, step: Step, index: int, started: float) -> Progress:
-    """Steps of all pictures together, with an estimate of the time left."""
-    total = max(step.total, 1) * job.batch_count
-    done = max(step.total, 1) * index + max(step.done, 1)
-    left = (time.monotonic() - started) / done * (total - done)
-    return Progress(done, total, round(left, 1))
+    A1111: each picture one seed up, or with a variation each picture one subseed up. ComfyUI: each batch one seed up,
+    all of its pictures drawn from that seed together. Seeds start again at 0 after the last one.
+    """
+    places = range(index * job.batch_size, (index + 1) * job.batch_size)
+    varied = job.randomness.subseed_strength > 0
+    if job.arithmetic == "comfyui":
+        seeds = [job.seed + index] * job.batch_size
+    else:
+        seeds = [job.seed + (0 if varied else place) for place in places]
+    subseeds = [job.randomness.subseed + place for place in places]
+    wrapped = tuple(tuple(seed % 2**64 for seed in counted) for counted in (seeds, subseeds))
+    return replace(request, prompts=request.prompts[:1] * job.batch_size, seeds=wrapped[0], subseeds=wrapped[1])
 
 
 def lora_digests(named: tuple[NamedLora, ...]) -> list[tuple[str, str]]:
     """A1111's hash of each LoRA: the one in its metadata, else of its bytes behind the header."""
     return [(n.name, read_header(n.path).metadata.get("sshs_model_hash") or data_hash(n.path)) for n in named]
-
-
-def parameters(
-    job: GenerateJob, seed: int, digests: list[tuple[str, str]], more: dict[str, object] | None = None
-) -> str:
-    """The picture's infotext. LoRAs that were given by file appear as tags, so that A1111 finds them again."""
-    tags = "".join(f"<lora:{Path(use.path).stem}:{use.strength:g}>" for use in job.loras)
-    values: dict[str, object] = {
-        "Steps": job.steps,
-        "Sampler": SAMPLER_NAMES[job.sampler],
-        "Schedule type": SCHEDULE_NAMES[job.scheduler],
-        "CFG scale": float(job.cfg_scale),
-        "Seed": seed,
-        "Size": f"{job.width}x{job.height}",
-        "Model": Path(job.base).stem,
-        "Clip skip": job.clip_skip if job.clip_skip > 1 else None,
-        "Lora hashes": lora_hashes(digests),
-        **(more or {}),
-        "Version": f"LoRA Loom {__version__}",
-    }
-    return infotext(f"{job.prompt}{tags}", job.negative_prompt, values)
