@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,10 +128,15 @@ def _little_endian(data: bytes) -> bool:
 
 
 def exif_of(infotext: str) -> bytes:
-    """EXIF with the infotext as UserComment, as A1111 writes it, for Pillow's `save(exif=...)`."""
-    exif = Image.Exif()
-    exif[EXIF_IFD] = {USER_COMMENT: b"UNICODE\0" + infotext.encode("utf-16-be")}
-    return exif.tobytes()
+    """EXIF with the infotext as UserComment, as A1111 writes it, for Pillow's `save(exif=...)`.
+
+    Laid out by hand (EXIF 2.3, 4.6.2): Pillow stores bytes as another type, on which A1111's reader fails.
+    """
+    comment = b"UNICODE\0" + infotext.encode("utf-16-be")
+    pointer = struct.pack(">HHLL", EXIF_IFD, 4, 1, 26)
+    entry = struct.pack(">HHLL", USER_COMMENT, 7, len(comment), 44)
+    tables = b"".join(struct.pack(">H", 1) + row + struct.pack(">L", 0) for row in (pointer, entry))
+    return b"Exif\0\0MM\0*" + struct.pack(">L", 8) + tables + comment
 
 
 def hidden_text(path: Path) -> dict[str, str]:
