@@ -12,6 +12,7 @@ import torch
 from lora_core.commands import Commands
 from lora_core.engine.guidance import Guidance
 from lora_core.engine.models import Models
+from lora_core.engine.odd_sizes import a1111_upsampling
 from lora_core.engine.prompt import Conditioning, time_ids
 from lora_core.engine.samplers import Denoise
 from lora_core.engine.samplers_vp import Epsilon
@@ -61,7 +62,11 @@ def guided_unet(models: Models, guidance: Guidance, how: Prediction, commands: C
         guided = negative + change * how.cfg
         return guided if not how.cfg_rescale else rescaled(guided, negative + change, (x, sigma), how)
 
-    return predict
+    def as_a1111(x: torch.Tensor, t: float, sigma: float) -> torch.Tensor:
+        with a1111_upsampling(models.unet, x.shape[2:]):
+            return predict(x, t, sigma)
+
+    return as_a1111 if guidance.options.arithmetic == "a1111" else predict
 
 
 def _summed(start: torch.Tensor, rows: torch.Tensor, pictures: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 @contextmanager
-def a1111_upsampling(unet: nn.Module, sides: tuple[int, ...]) -> Iterator[None]:
+def a1111_upsampling(unet: nn.Module, sides: Sequence[int]) -> Iterator[None]:
     """While inside, upsampled features are doubled, convolved and only then cut to an odd size, as by A1111.
 
     diffusers and ComfyUI bring them to the odd size before the convolution. `sides`: those of the latents.
