@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from lora_core.commands import Commands
 from lora_core.engine import canvas
-from lora_core.engine.generate import lora_digests, parameters, prepared_models, progress, request_of, seed_of
+from lora_core.engine.generate import batch_of, lora_digests, prepared_models, request_of
 from lora_core.engine.lora_uses import named_loras
-from lora_core.engine.picture_files import save_picture
 from lora_core.engine.sampling import noise_of, sample_from
+from lora_core.engine.series import Series
 from lora_core.engine.vae import decode
-from lora_core.events import Event, Finished, Preview, Saved, Stage
+from lora_core.events import Event, Stage
+from lora_core.infotext_fields import Drawn
 from lora_core.inpaint_plan import InpaintOptions, InpaintPlan, plan_without_mask
 from lora_core.jobs.generate import Img2ImgJob
 from lora_core.picture_read import read_picture
@@ -36,29 +35,22 @@ def redraw(job: Img2ImgJob, plan: InpaintPlan, commands: Commands | None = None)
     yield Stage("Loading the base")
     models = prepared_models(job, named)
     yield Stage("Drawing")
-    count = job.batch_count * job.batch_size
-    seeds = tuple(seed_of(job, index) for index in range(count))
-    request = replace(request_of(job, prompt, job.denoising_strength), seeds=seeds, exactly=job.all_steps)
+    request = replace(request_of(job, prompt, job.denoising_strength), exactly=job.all_steps)
+    batches = [batch_of(job, request, index) for index in range(job.batch_count)]
+    request = replace(request, seeds=tuple(seed for batch in batches for seed in batch.seeds))
     prepared = canvas.canvas_of(models, job, plan, request)
-    saved: list[str] = []
-    started = time.monotonic()
-    for index in range(job.batch_count):
-        batch = seeds[index * job.batch_size : (index + 1) * job.batch_size]
-        noise = noise_of(models, request, batch, prepared.latents.shape[1:])
-        start = canvas.start_of(prepared, job)
-        latents = prepared.latents
-        for step in sample_from(models, request, [prompt] * len(batch), noise, start, commands):
-            yield progress(job, step, index, started)
-            if commands.stop:
-                yield Finished(tuple(saved), stopped=True)
-                return
-            latents = step.x
+    series, digests = Series(job, models, prompt), tuple(lora_digests(named))
+    for batch in batches:
+        noise = noise_of(models, batch, batch.seeds, prepared.latents.shape[1:])
+        steps = sample_from(models, batch, batch.prompts, noise, canvas.start_of(prepared, job), commands)
+        latents = yield from series.follow(steps, commands)
+        if latents is None:
+            yield series.finished(stopped=True)
+            return
         latents = canvas.finished(prepared, job, latents)
         for place, drawn in enumerate(decode(models, latents, job.low_memory)):
             picture = canvas.result(prepared, job, drawn, latents, place)
-            text = parameters(job, batch[place], lora_digests(named))
-            path = save_picture(picture, Path(job.output_dir), job.name, text)
-            saved.append(str(path))
-            yield Saved(str(path), "picture", len(saved))
-            yield Preview(len(saved), str(path), prompt)
-    yield Finished(tuple(saved), {"pictures": len(saved), "seconds": round(time.monotonic() - started, 2)})
+            said = Drawn(batch.seeds[place], batch.subseeds[place], digests, position=place)
+            yield from series.keep(picture, said)
+        yield from series.notes()
+    yield series.finished()

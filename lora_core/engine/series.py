@@ -1,0 +1,77 @@
+"""The pictures of one job as they come: progress, rough previews, files, and what was kept when it was stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from lora_core.commands import Commands
+from lora_core.engine.latent_preview import rough_picture
+from lora_core.engine.models import Models
+from lora_core.engine.picture_files import encoded, save_picture, write_whole
+from lora_core.engine.samplers import Step
+from lora_core.errors import Interrupted
+from lora_core.events import Event, Finished, Note, Preview, Progress, Saved
+from lora_core.infotext_fields import Drawn, parameters
+from lora_core.jobs.generate import GenerateJob
+
+
+class Series:
+    """Follows a job's batches. `passes`: samplings per batch (2 with hires fix)."""
+
+    def __init__(self, job: GenerateJob, models: Models, prompt: str, passes: int = 1) -> None:
+        self.job, self.models, self.prompt = job, models, prompt
+        self.saved: list[str] = []
+        self.samplings, self.samplings_in_all = 0, job.batch_count * passes
+        self.started = time.monotonic()
+        self.rough = Path(job.output_dir) / f".{job.name}-preview.jpg"
+
+    def follow(self, steps: Iterator[Step], commands: Commands) -> Generator[Event, None, torch.Tensor | None]:
+        """Yields progress, rough previews and the models' notes; returns the last x, or None when stopped."""
+        x = None
+        try:
+            for step in steps:
+                yield self._progress(step)
+                yield from self._preview(step)
+                if commands.stop:
+                    return None
+                x = step.x
+        except Interrupted:
+            return None
+        self.samplings += 1
+        return x
+
+    def _progress(self, step: Step) -> Progress:
+        """Steps of all samplings together, with an estimate of the time left."""
+        total = max(step.total, 1) * self.samplings_in_all
+        done = max(step.total, 1) * self.samplings + max(step.done, 1)
+        left = (time.monotonic() - self.started) / done * (total - done)
+        return Progress(done, total, round(left, 1))
+
+    def _preview(self, step: Step) -> Iterator[Event]:
+        every = self.job.preview_every_steps
+        if every and step.done % every == 0 and step.done < step.total:
+            write_whole(self.rough, encoded(rough_picture(self.models, step.denoised), kind="jpeg"))
+            yield Preview(step.done, str(self.rough), self.prompt)
+
+    def keep(self, picture: Image.Image, drawn: Drawn) -> Iterator[Event]:
+        """Save one picture with its infotext."""
+        folder, text = Path(self.job.output_dir), parameters(self.job, drawn)
+        path = save_picture(picture, folder, self.job.name, text, self.job.picture_format)
+        self.saved.append(str(path))
+        yield Saved(str(path), "picture", len(self.saved))
+        yield Preview(len(self.saved), str(path), self.prompt)
+
+    def notes(self) -> Iterator[Event]:
+        """What the models have to say, once."""
+        while self.models.notes:
+            yield Note(self.models.notes.pop(0), "warning")
+
+    def finished(self, stopped: bool = False) -> Finished:
+        self.rough.unlink(missing_ok=True)
+        seconds = round(time.monotonic() - self.started, 2)
+        return Finished(tuple(self.saved), {"pictures": len(self.saved), "seconds": seconds}, stopped)
