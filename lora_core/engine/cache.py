@@ -89,6 +89,7 @@ class LatentCache:
         self._tensors = TensorCache(folder)
         self._vae_hash = vae_hash
         self._dataset: Dataset | None = None
+        self._masks: dict[tuple[Any, ...], torch.Tensor | None] = {}
 
     def prepare(self, dataset: Dataset, load_vae: Callable[[], Any]) -> Iterator[Event]:
         """Encode what is missing or damaged; `load_vae` is called only then. Raises NotFinite, DatasetError."""
@@ -114,10 +115,27 @@ class LatentCache:
         rows = [self._latent(self._of(batch).picture_of(item), item.flip) for item in batch.items]
         return torch.stack(rows)
 
+    def masks(self, batch: Batch) -> torch.Tensor | None:
+        """fp32 [b, 1, h/8, w/8], the share of each cell that is learned; None where all is. Raises DatasetError."""
+        rows = [self._mask(self._of(batch).picture_of(item), item.flip) for item in batch.items]
+        if all(row is None for row in rows):
+            return None
+        whole = torch.ones(1, batch.size[1] // 8, batch.size[0] // 8)
+        return torch.stack([whole if row is None else row for row in rows])
+
     def sizes(self, batch: Batch) -> list[tuple[int, int, int, int]]:
         """(original width, original height, crop left, crop top) of each item, for SDXL's size conditioning."""
         pictures = [(self._of(batch).picture_of(item), item.flip) for item in batch.items]
         return [(*picture.size, *picture.fit.crop(flip)) for picture, flip in pictures]
+
+    def _mask(self, picture: Picture, flip: bool) -> torch.Tensor | None:
+        if picture.mask is None and not picture.subset.alpha_mask:
+            return None
+        place = (picture.content_hash, picture.mask_hash, picture.fit, flip)
+        if place not in self._masks:
+            found = picture.coverage(flip)
+            self._masks[place] = None if found is None else torch.from_numpy(found)[None]
+        return self._masks[place]
 
     def key(self, picture: Picture, flip: bool) -> str:
         fit = picture.fit

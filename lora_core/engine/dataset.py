@@ -13,6 +13,7 @@ from lora_core.buckets import BucketRules, Size
 from lora_core.draws import Draws
 from lora_core.engine.dataset_report import CountTokens, Fault, shown
 from lora_core.engine.epochs import Batch, Dataset, Item, Picture
+from lora_core.engine.mask_files import MaskFiles
 from lora_core.engine.survey import Findings, report_on
 from lora_core.errors import DatasetError, FileError
 from lora_core.folders import Caption, CaptionFiles, Folder, Walk, caption_suffix
@@ -33,6 +34,7 @@ class File:
     name: str
     subset: Subset
     caption: Caption | None
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: 
     held_out = load_pictures(kept_out, rules, index, findings)
     index.save()
     pictures, held_out = divided(job, pictures, held_out, findings)
+    if pictures and all(picture.is_class for picture in pictures):
+        raise DatasetError("Only class pictures were found: name the folder with the pictures to learn, too.")
     if not pictures:
         raise DatasetError(no_pictures(sources, findings, bool(held_out)))
     captioned = {file.path for file in training if file.caption and file.caption.text}
@@ -79,7 +83,8 @@ def training_sources(job: TrainJob) -> list[Subset]:
     """The folders to train on, each once, with every rule resolved to the subset's own or the job's."""
     named = [Subset("", repeats=job.dataset.repeats)] if job.dataset.folder else []
     found: dict[str, Subset] = {}
-    for subset in [*named, *job.dataset.subsets]:
+    others = [Subset(job.dataset.class_pictures, class_pictures=True)] if job.dataset.class_pictures else []
+    for subset in [*named, *job.dataset.subsets, *others]:
         found.setdefault(os.path.realpath(subset.folder or job.dataset.folder), subset)
     return list(found.values())
 
@@ -95,6 +100,8 @@ def resolved(job: TrainJob, subset: Subset) -> Subset:
         "caption_extension": job.captions.caption_extension,
         "caption_dropout": job.captions.caption_dropout,
         "tag_dropout": job.captions.tag_dropout,
+        "masks": job.dataset.masks,
+        "alpha_mask": job.dataset.alpha_mask,
     }
     return replace(subset, **{name: value for name, value in common.items() if getattr(subset, name) is None})
 
@@ -102,7 +109,9 @@ def resolved(job: TrainJob, subset: Subset) -> Subset:
 def find_files(job: TrainJob, sources: Sequence[Subset], findings: Findings) -> list[File]:
     """All files of the sources that claim to be pictures, in a fixed order, with their captions."""
     work = job.work_dir or (Path(job.output_dir) / f"{job.name}.loom" if job.output_dir else "")
-    apart = [job.dataset.held_out, job.output_dir, job.memory.cache_dir, work, *(s.folder for s in sources)]
+    apart = [job.dataset.held_out, job.output_dir, job.memory.cache_dir, work]
+    apart += [folder for s in sources for folder in (s.folder, s.masks)] + [job.dataset.masks]
+    masks = MaskFiles()
     walk = Walk({os.path.realpath(path) for path in apart if path})
     folders: list[Folder] = []
     for source in sources:
@@ -114,9 +123,12 @@ def find_files(job: TrainJob, sources: Sequence[Subset], findings: Findings) -> 
         for path in folder.pictures():
             name = path.relative_to(folder.root).as_posix()
             caption = captions.caption(path, folder.subset.caption_extension or "")
-            files.append(File(path, f"{folder.root.name}/{name}" if several else name, folder.subset, caption))
+            mask = masks.mask(folder.subset.masks or "", path, folder.root)
+            files.append(File(path, f"{folder.root.name}/{name}" if several else name, folder.subset, caption, mask))
     require_captions(files, captions)
     findings.notes += walk.notes + caption_notes(captions) + other_notes(folders)
+    if masks.missing:
+        findings.notes.append(f"Without a mask, so that the whole picture is learned: {shown(masks.missing)}.")
     return files
 
 
@@ -195,6 +207,7 @@ def load_pictures(files: Sequence[File], rules: BucketRules, index: PictureIndex
             if look.reason:
                 raise FileError(look.reason)
             fit = rules.fit(look.size)
+            mask_hash = checked_mask(file.mask, look.size)
         except (FileError, DatasetError) as error:
             findings.faults.append(Fault(file.name, str(error)))
             continue
@@ -202,8 +215,23 @@ def load_pictures(files: Sequence[File], rules: BucketRules, index: PictureIndex
             findings.notes.append(f"{file.name} has {look.frames} frames; the first is used.")
         text = file.caption.text if file.caption else ""
         caption = text or file.subset.class_words
-        pictures.append(Picture(file.path, file.name, look.size, caption, file.subset, look.content_hash, fit))
+        facts = (look.content_hash, fit, file.mask, mask_hash)
+        pictures.append(Picture(file.path, file.name, look.size, caption, file.subset, *facts))
     return pictures
+
+
+def checked_mask(path: Path | None, size: Size) -> str:
+    """The hash of a mask's content, "" without one. Raises FileError for one that does not decode or fit."""
+    if path is None:
+        return ""
+    try:
+        data = read_bytes(path)
+        mask = decode(data).size
+    except FileError as error:
+        raise FileError(f"its mask {path.name}: {error}") from error
+    if abs(mask[0] * size[1] - mask[1] * size[0]) > max(*mask, *size):
+        raise FileError(f"its mask {path.name} is {mask[0]} x {mask[1]}, the picture {size[0]} x {size[1]}")
+    return content_hash(data)
 
 
 def divided(
@@ -216,7 +244,7 @@ def divided(
         names = shown([p.name for p in copies])
         findings.notes.append(f"Not trained on, because the held-out folder has the same pictures: {names}.")
     pictures = [p for p in pictures if p.content_hash not in kept]
-    chosen = validation_share(pictures, job.dataset.validation_split, job.seed)
+    chosen = validation_share([p for p in pictures if not p.is_class], job.dataset.validation_split, job.seed)
     held_out = held_out + [p for p in pictures if p.content_hash in chosen]
     return [p for p in pictures if p.content_hash not in chosen], held_out
 

@@ -70,6 +70,7 @@ class DatasetReport:
     subsets: tuple[SubsetCount, ...] = ()
     buckets: tuple[BucketCount, ...] = ()
     held_out: int = 0
+    class_pictures: int = 0
     batches_per_epoch: int = 0
     steps_per_epoch: int = 0
     steps: int = 0
@@ -90,6 +91,8 @@ class DatasetReport:
             f"{_count(self.batches_per_epoch, 'batch', 'batches')} and {_count(self.steps_per_epoch, 'step')} "
             f"per epoch, {_count(self.steps, 'step')} in all."
         )
+        if self.class_pictures:
+            lines.append(f"{_count(self.class_pictures, 'class picture')}, seen as often as the others together.")
         if self.held_out:
             lines.append(f"{_count(self.held_out, 'picture')} held out to measure the loss.")
         lines += self._token_lines()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -26,10 +29,25 @@ class RankDropout(nn.Dropout):
 
 
 class ModuleDropout(nn.Dropout):
-    """Leaves a whole branch out of a forward pass with chance p."""
+    """Leaves a whole branch out of a forward pass: with chance p, or always while it is `off`."""
+
+    off = False
 
     def falls(self) -> bool:
-        return self.training and self.p > 0 and float(torch.rand(())) < self.p
+        return self.off or (self.training and self.p > 0 and float(torch.rand(())) < self.p)
+
+
+@contextmanager
+def base_alone(components: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, the base computes without its branches."""
+    switches = [m for component in components for m in component.modules() if isinstance(m, ModuleDropout)]
+    for switch in switches:
+        switch.off = True
+    try:
+        yield
+    finally:
+        for switch in switches:
+            switch.off = False
 
 
 def thinning(dropout: float, rank_dropout: float, axis: int) -> nn.Module:

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from lora_core.buckets import Fit, Size
 from lora_core.captions import CaptionRules, fixed_caption, is_fixed, tags, varied_caption
 from lora_core.draws import Draws
 from lora_core.engine.dataset_report import DatasetReport
+from lora_core.engine.mask_files import cells, read_mask
 from lora_core.errors import FileError
 from lora_core.jobs.train import Subset, TrainJob
 from lora_core.pictures import Pixels, content_hash, decode, fitted, read_bytes
@@ -32,6 +35,24 @@ class Picture:
     subset: Subset
     content_hash: str
     fit: Fit
+    mask: Path | None = None
+    mask_hash: str = ""
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it only keeps the base as it is (prior preservation)."""
+        return self.subset.class_pictures
+
+    def coverage(self, flip: bool) -> np.ndarray | None:
+        """The share of each latent cell that is learned, float32 [h/8, w/8]; None for a picture without a mask."""
+        masks = []
+        if self.mask is not None:
+            masks.append(read_mask(self.mask, self.size, self.mask_hash, self.name))
+        if self.subset.alpha_mask:
+            alpha = decode(read_bytes(self.path)).alpha
+            masks += [] if alpha is None else [alpha]
+        found = [cells(mask, self.fit, flip) for mask in masks]
+        return None if not found else np.prod(found, axis=0, dtype=np.float32)
 
     def pixels(self) -> Pixels:
         """The picture decoded, resized and cropped to its bucket. Raises FileError, also when the file has changed."""
@@ -78,6 +99,12 @@ class Dataset:
     def picture_of(self, item: Item) -> Picture:
         return (self.held_out if item.held_out else self.pictures)[item.picture]
 
+    def weights(self, batch: Batch) -> list[float] | None:
+        """The weight of each picture's loss; None where all are 1."""
+        prior = self.job.dataset.prior_loss_weight
+        found = [prior if self.picture_of(item).is_class else 1.0 for item in batch.items]
+        return None if all(weight == 1 for weight in found) else found
+
     def epoch(self, epoch: int) -> list[Batch]:
         """The batches of one epoch, in order: every picture `repeats` times, one bucket size a batch."""
         return list(self._epochs(epoch))
@@ -105,6 +132,8 @@ class Dataset:
         """{folder name: {tag: pictures}}, as kohya's `ss_tag_frequency` counts captions with their trigger."""
         found: dict[str, dict[str, int]] = {}
         for picture in self.pictures:
+            if picture.is_class:
+                continue
             counts = found.setdefault(Path(picture.subset.folder).name, {})
             rules = caption_rules(self.job, picture.subset)
             for tag in tags(fixed_caption(picture.caption, rules), rules.separator):
@@ -118,10 +147,10 @@ class Dataset:
 
 def epoch_batches(pictures: Sequence[Picture], job: TrainJob, epoch: int) -> list[Batch]:
     """Shuffle within each bucket, cut into batches (the last of a bucket may be smaller), shuffle the batches."""
+    learned = [(i, n) for i, p in enumerate(pictures) if not p.is_class for n in range(p.subset.repeats)]
     items = [
-        Item(i, picture.subset.flip is True and Draws(job.seed, "flip", epoch, i, repeat).unit() < 0.5, repeat)
-        for i, picture in enumerate(pictures)
-        for repeat in range(picture.subset.repeats)
+        Item(i, pictures[i].subset.flip is True and Draws(job.seed, "flip", epoch, i, n).unit() < 0.5, n)
+        for i, n in [*learned, *class_uses(pictures, len(learned), epoch)]
     ]
     batches: list[Batch] = []
     for bucket, group in _by_bucket(pictures, items).items():
@@ -130,10 +159,17 @@ def epoch_batches(pictures: Sequence[Picture], job: TrainJob, epoch: int) -> lis
     return Draws(job.seed, "batches", epoch).shuffled(batches)
 
 
+def class_uses(pictures: Sequence[Picture], count: int, epoch: int) -> list[tuple[int, int]]:
+    """(place, repeat) of the class pictures of an epoch: as many as there are others, taking turns over the epochs."""
+    places = [i for i, picture in enumerate(pictures) if picture.is_class]
+    turns = range(epoch * count, (epoch + 1) * count) if places else ()
+    return [(places[turn % len(places)], turn // len(places)) for turn in turns]
+
+
 def caption_rules(job: TrainJob, subset: Subset) -> CaptionRules:
     """The caption rules of a subset whose fields are all set."""
     return CaptionRules(
-        trigger=job.captions.trigger,
+        trigger="" if subset.class_pictures else job.captions.trigger,
         shuffle=bool(subset.shuffle),
         keep_tokens=subset.keep_tokens or 0,
         separator=job.captions.separator,

@@ -36,7 +36,7 @@ def report_on(
     dataset: Dataset, captioned: set[Path], findings: Findings, count_tokens: CountTokens | None
 ) -> DatasetReport:
     """The report on a dataset; `captioned` are the pictures with a caption of their own."""
-    job, pictures = dataset.job, dataset.pictures
+    job, pictures = dataset.job, [p for p in dataset.pictures if not p.is_class]
     batches = len(dataset.epoch(0))
     steps = steps_per_epoch(batches, job)
     limit = job.captions.max_tokens
@@ -48,7 +48,8 @@ def report_on(
         faults=tuple(findings.faults),
         duplicates=duplicates(pictures),
         subsets=subset_counts(pictures),
-        buckets=bucket_counts(pictures),
+        buckets=bucket_counts(dataset.pictures),
+        class_pictures=len(dataset.pictures) - len(pictures),
         held_out=len(dataset.held_out),
         batches_per_epoch=batches,
         steps_per_epoch=steps,

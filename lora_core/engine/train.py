@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,11 +15,12 @@ from lora_core.engine import saving
 from lora_core.engine.conditioning import unet_arguments
 from lora_core.engine.course import Course, finite
 from lora_core.engine.device import autocast, release
+from lora_core.engine.dropping import base_alone
 from lora_core.engine.epochs import Batch
 from lora_core.engine.folders_check import alone
 from lora_core.engine.guard import Guard
 from lora_core.engine.loss import training_loss
-from lora_core.engine.noise import diffuse, draw_noise, draw_timesteps, perturbed
+from lora_core.engine.noise import Noised, diffuse, draw_noise, draw_timesteps, perturbed
 from lora_core.engine.optimizers import rate_of
 from lora_core.engine.preview import draw_previews
 from lora_core.engine.randomness import mix
@@ -127,8 +129,30 @@ def batch_loss(run: Run, batch: Batch, epoch: int, step: int, micro: int) -> tor
     with autocast(run.device, run.dtype):
         text = run.encode(captions)
         arguments = unet_arguments(text, run.time_ids(batch), run.device)
-        output = run.unet(run.to_input(noised.latents), timesteps.to(run.device), return_dict=False, **arguments)[0]
-    return training_loss(output, noised.to(run.device), settings, run.prediction)
+        inputs = run.to_input(noised.latents), timesteps.to(run.device)
+        output = run.unet(*inputs, return_dict=False, **arguments)[0]
+        if run.job.dataset.class_target == "base" and any(run.dataset.picture_of(i).is_class for i in batch.items):
+            noised = prior_target(run, batch, noised, captions, inputs)
+    weights = run.dataset.weights(batch)
+    return training_loss(
+        output,
+        noised.to(run.device),
+        settings,
+        run.prediction,
+        run.cache.masks(batch),
+        None if weights is None else torch.tensor(weights),
+    )
+
+
+def prior_target(
+    run: Run, batch: Batch, noised: Noised, captions: list[str], inputs: tuple[torch.Tensor, torch.Tensor]
+) -> Noised:
+    """The target of class pictures becomes what the base alone predicts for them."""
+    with torch.no_grad(), base_alone((run.unet, *run.encoders)):
+        arguments = unet_arguments(run.encode(captions), run.time_ids(batch), run.device)
+        base = run.unet(*inputs, return_dict=False, **arguments)[0].float().to(noised.target.device)
+    rows = torch.tensor([run.dataset.picture_of(item).is_class for item in batch.items])
+    return replace(noised, target=torch.where(rows[:, None, None, None], base, noised.target))
 
 
 def after_step(run: Run, course: Course, commands: Commands, loss: float | None) -> Iterator[Event]:

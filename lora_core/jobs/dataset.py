@@ -1,0 +1,144 @@
+"""Settings of pictures and captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lora_core.settings import setting
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One folder of pictures with its own rules; None means "as in the dataset's captions settings"."""
+
+    folder: str
+    repeats: int = 1
+    class_words: str = ""
+    keep_tokens: int | None = None
+    shuffle: bool | None = None
+    flip: bool | None = None
+    caption_prefix: str | None = None
+    caption_suffix: str | None = None
+    caption_extension: str | None = None
+    caption_dropout: float | None = None
+    tag_dropout: float | None = None
+    class_pictures: bool = False
+    masks: str | None = None
+    alpha_mask: bool | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    folder: str = setting(
+        "", "Pictures", "Folder with the pictures and their captions; kohya's N_name folders work too.", widget="folder"
+    )
+    subsets: tuple[Subset, ...] = ()
+    held_out: str = setting(
+        "",
+        "Held-out pictures",
+        "Folder with pictures that are never trained on; they measure the held-out loss.",
+        widget="folder",
+    )
+    validation_split: float = setting(
+        0.0,
+        "Held-out share",
+        "Share of the pictures kept out of training to measure the held-out loss.",
+        min=0,
+        max=0.9,
+    )
+    width: int = setting(
+        512, "Width", "Training width in pixels; with buckets, the area counts.", min=64, max=4096, step=8
+    )
+    height: int = setting(512, "Height", "Training height in pixels.", min=64, max=4096, step=8)
+    buckets: bool = setting(
+        True, "Aspect buckets", "Group pictures by aspect ratio instead of cropping all to one shape."
+    )
+    min_bucket: int = setting(256, "Shortest bucket side", "In pixels.", min=64, max=4096, advanced=True)
+    max_bucket: int = setting(1024, "Longest bucket side", "In pixels.", min=64, max=8192, advanced=True)
+    bucket_step: int = setting(64, "Bucket step", "Bucket sides are multiples of this.", min=8, max=256, advanced=True)
+    no_upscale: bool = setting(False, "Never upscale", "Pictures smaller than the training area keep their size.")
+    batch_size: int = setting(1, "Batch size", "Pictures per forward pass.", min=1, max=256)
+    repeats: int = setting(
+        1, "Repeats", "How often each picture counts in an epoch (kohya folders bring their own).", min=1, max=10000
+    )
+    flip: bool = setting(False, "Random flip", "Mirror half of the pictures. Off for asymmetric characters and text.")
+    masks: str = setting(
+        "", "Masks", "Folder with masks named as the pictures: white is learned, black is not.", widget="folder"
+    )
+    alpha_mask: bool = setting(False, "Transparency is a mask", "Transparent parts of a picture are not learned.")
+    class_pictures: str = setting(
+        "",
+        "Class pictures",
+        "Folder with ordinary pictures of the same kind: they keep the base as it is (prior preservation).",
+        widget="folder",
+    )
+    prior_loss_weight: float = setting(1.0, "Weight of class pictures", min=0, max=10, advanced=True)
+    class_target: str = setting(
+        "pictures",
+        "Class pictures teach",
+        "pictures: what they show; base: what the base itself makes of them, so that nothing is learned from them.",
+        choices=("pictures", "base"),
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class Captions:
+    trigger: str = setting("", "Trigger word", "Put in front of every caption that does not hold it already.")
+    caption_extension: str = setting(
+        "", "Caption extension", "Empty: .txt, .caption, .json and metadata.jsonl are all looked for.", advanced=True
+    )
+    shuffle: bool = setting(True, "Shuffle tags", "Shuffle the comma-separated tags at each use.")
+    keep_tokens: int = setting(
+        1, "Keep first tags", "How many tags at the front stay in place (the trigger).", min=0, max=255
+    )
+    separator: str = setting(",", "Tag separator", "What stands between tags.", advanced=True)
+    caption_prefix: str = setting("", "Caption prefix", "Put in front of every caption.", advanced=True)
+    caption_suffix: str = setting("", "Caption suffix", "Put behind every caption.", advanced=True)
+    caption_dropout: float = setting(
+        0.0, "Caption dropout", "Chance to train a picture with an empty caption.", min=0, max=1
+    )
+    tag_dropout: float = setting(0.0, "Tag dropout", "Chance to leave out each tag behind the kept ones.", min=0, max=1)
+    dropout_every_epochs: int = setting(
+        0,
+        "Empty captions every N epochs",
+        "In those epochs every caption is empty; 0 = off.",
+        min=0,
+        max=100_000,
+        advanced=True,
+    )
+    keep_separator: str = setting(
+        "",
+        "Keep separator",
+        "Such as |||: what stands before it (and behind a second one) stays in place.",
+        advanced=True,
+    )
+    secondary_separator: str = setting(
+        "", "Secondary separator", "Such as ;;;: joins tags that are shuffled and dropped together.", advanced=True
+    )
+    wildcards: bool = setting(
+        False, "Wildcards", "{red|blue} takes one of them at each use; of several lines, one is taken.", advanced=True
+    )
+    tag_warmup_least: int = setting(
+        1,
+        "Tags at the start",
+        "With a tag warm-up: how many tags the first captions have.",
+        min=1,
+        max=1000,
+        advanced=True,
+    )
+    tag_warmup: float = setting(
+        0.0,
+        "Tag warm-up",
+        "Below 1: share of all steps; from 1: steps, until captions are whole.",
+        min=0,
+        max=10_000_000,
+        advanced=True,
+    )
+    weighted: bool = setting(
+        False, "Weighted captions", "(tag:1.2) in a caption weighs it as in a prompt.", advanced=True
+    )
+    max_tokens: int = setting(
+        75, "Caption length", "75, 150 or 225 tokens; longer captions are cut.", min=75, max=225, step=75
+    )
+    clip_skip: int = setting(1, "Clip skip", "1 = last layer of the text encoder. SDXL ignores it.", min=1, max=12)
