@@ -32,7 +32,6 @@ def mask_editor(label: str, elem_id: str) -> Any:
             sources=["upload", "clipboard"],
             brush=gr.Brush(colors=["#ffffff"], color_mode="fixed"),
             transforms=(),
-            height=480,
         )
     return gr.Image(
         label=label, elem_id=elem_id, source="upload", tool="sketch", type="pil", height=480, image_mode="RGBA"

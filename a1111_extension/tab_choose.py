@@ -29,7 +29,7 @@ class ChooseTab:
                 heading("1. Which training")
                 with gr.Row(elem_classes="loom-row"):
                     self.training = gr.Dropdown(
-                        self.trainings(), label="Training", elem_id="lora_loom_choose_training", scale=5
+                        list(self.trainings()), label="Training", elem_id="lora_loom_choose_training", scale=5
                     )
                     self.refresh = gr.Button("Refresh", elem_classes="loom-side")
                 self.saves = gr.CheckboxGroup([], label="Saves to compare", elem_id="lora_loom_choose_saves")
@@ -49,19 +49,21 @@ class ChooseTab:
                 gr.HTML(quiet("The others leave the host's list; they are put away, not deleted."))
                 with gr.Row(elem_classes="loom-row"):
                     self.kept = gr.Dropdown([], label="Save", elem_id="lora_loom_choose_kept", scale=4)
-                    self.keep = gr.Button("Keep this one", elem_id="lora_loom_choose_keep", elem_classes="loom-side")
-                page.panel(("choose",), "Nothing compared yet. The grid and the scores will be shown here.")
+                    self.keep = gr.Button(
+                        "Keep this one", elem_id="lora_loom_choose_keep", elem_classes="loom-side loom-wide"
+                    )
+                page.panel(("choose",), "Nothing compared yet: grid and scores will be shown here.", wide="yes")
         self.asked = Bridge.make("loom_choose_job")
         self.wire()
 
     def is_more(self, name: str) -> bool:
         return name not in HIDDEN and name not in self.form.components
 
-    def trainings(self) -> list[tuple[str, str]]:
+    def trainings(self) -> dict[str, str]:
+        """Titles with their job's id, the newest first."""
         tickets = [t for t in self.host.desk.tickets() if t.kind == "train" and t.outputs]
-        return [
-            (f"{t.title} ({time.strftime('%d.%m. %H:%M', time.localtime(t.created))})", t.id) for t in tickets[::-1]
-        ]
+        dated = [(t, time.strftime("%d.%m. %H:%M:%S", time.localtime(t.created))) for t in reversed(tickets)]
+        return {f"{t.title} ({day})": t.id for t, day in dated}
 
     def wire(self) -> None:
         said, form = self.said, self.form
@@ -74,13 +76,16 @@ class ChooseTab:
         said.bind(self.keep.click, self.kept_one, {self.training, self.kept}, [self.saves, self.kept])
 
     def chosen(self, data: Data) -> dict[Any, Any]:
-        return self.show(str(data[self.training] or ""))
+        return self.show(self.picked(data))
 
     def from_training(self, data: Data) -> dict[Any, Any]:
         return self.show(str(data[self.asked.text]))
 
     def refreshed(self, data: Data) -> dict[Any, Any]:
-        return {self.training: gr.update(choices=self.trainings())}
+        return {self.training: gr.update(choices=list(self.trainings()))}
+
+    def picked(self, data: Data) -> str:
+        return self.trainings().get(str(data[self.training]), "")
 
     def training_of(self, id: str) -> TrainJob:
         job = self.host.desk.job(id) if id else None
@@ -94,6 +99,7 @@ class ChooseTab:
         names = [path.name for path in saves_of(job.output_dir, job.name)]
         if not names:
             raise ConfigError(f"The saves of {job.name} are not in {job.output_dir} any more.")
+        known = self.trainings()
         side = job.dataset.width // 64 * 64 or 64, job.dataset.height // 64 * 64 or 64
         values = {
             "base": job.base,
@@ -106,14 +112,14 @@ class ChooseTab:
             "cfg_scale": job.saves.preview_cfg,
         }
         return {
-            self.training: gr.update(choices=self.trainings(), value=id),
+            self.training: gr.update(choices=list(known), value=next((t for t, i in known.items() if i == id), None)),
             self.saves: gr.update(choices=names, value=names),
             self.kept: gr.update(choices=names, value=names[-1]),
             **self.form.shown(values, self.page.title_of),
         }
 
     def started(self, data: Data) -> dict[Any, Any]:
-        job = self.training_of(str(data[self.training] or ""))
+        job = self.training_of(self.picked(data))
         loras = tuple(str(Path(job.output_dir) / name) for name in data[self.saves] or ())
         if not loras:
             raise ConfigError("No save is chosen: tick those to compare.")
@@ -123,7 +129,7 @@ class ChooseTab:
         return {}
 
     def kept_one(self, data: Data) -> dict[Any, Any]:
-        job = self.training_of(str(data[self.training] or ""))
+        job = self.training_of(self.picked(data))
         if not data[self.kept]:
             raise ConfigError("No save is chosen.")
         chosen = Path(job.output_dir) / str(data[self.kept])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ HIDDEN = ("image", "mask", "output_dir", "lora_dirs", "embedding_dirs", "name")
 SENT = (("img2img", "Send to img2img"), ("inpaint", "Send to inpaint"), ("extras", "Send to extras"))
 
 
-def labelled(table: dict[Any, str]) -> list[tuple[str, Any]]:
-    return [(label, token) for token, label in table.items()]
+def names(table: Mapping[str, Any]) -> dict[str, str]:
+    """A1111's names of samplers or schedules by our tokens."""
+    return {token: entry.a1111 for token, entry in table.items()}
 
 
 class InpaintTab:
@@ -61,21 +63,21 @@ class InpaintTab:
 
     def mask_options(self) -> None:
         place = self.form.place
-        place("resize_mode", kind="radio", choices=labelled(host_names.RESIZE_MODE))
+        place("resize_mode", kind="radio", labels=host_names.RESIZE_MODE)
         with gr.Row(elem_classes="loom-row"):
             place("mask_blur", kind="slider", minimum=0, maximum=64, step=1, value=4)
-            place("mask_invert", kind="radio", label="Mask mode", info=None, choices=labelled(host_names.MASK_MODE))
+            place("mask_invert", kind="radio", label="Mask mode", info=None, labels=host_names.MASK_MODE)
         with gr.Row(elem_classes="loom-row"):
-            place("masked_content", kind="radio", choices=labelled(host_names.MASKED_CONTENT))
-            place("inpaint_area", kind="radio", choices=labelled(host_names.INPAINT_AREA))
+            place("masked_content", kind="radio", labels=host_names.MASKED_CONTENT)
+            place("inpaint_area", kind="radio", labels=host_names.INPAINT_AREA)
         place("only_masked_padding", label="Only masked padding, pixels", info=None, minimum=0, maximum=256, step=4)
 
     def sampling(self) -> None:
         place = self.form.place
         place("base", value=self.page.title_of(self.host.current_checkpoint()) or None, info=None)
         with gr.Row(elem_classes="loom-row"):
-            place("sampler", label="Sampling method", choices=[(s.a1111, s.token) for s in host_names.SAMPLERS])
-            place("scheduler", choices=[(s.a1111, s.token) for s in host_names.SCHEDULES], kind="dropdown")
+            place("sampler", label="Sampling method", labels=names(host_names.SAMPLER))
+            place("scheduler", labels=names(host_names.SCHEDULE), kind="dropdown")
             place("steps", label="Sampling steps", minimum=1, maximum=150)
         with gr.Row(elem_classes="loom-row"):
             place("width", minimum=64, maximum=2048, step=8)
@@ -86,7 +88,7 @@ class InpaintTab:
         with gr.Row(elem_classes="loom-row"):
             place("batch_count", kind="slider", minimum=1, maximum=100, step=1, info=None)
             place("batch_size", kind="slider", minimum=1, maximum=8, step=1, info=None)
-            place("seed", info="-1: another each time")
+            place("seed", info="-1: another each time", value="-1")
 
     def results(self) -> None:
         heading("Result")
@@ -96,8 +98,8 @@ class InpaintTab:
         )
         self.infotext = gr.Textbox(label="Parameters", lines=4, interactive=False, elem_id=f"{TAB}_infotext")
         with gr.Row(elem_classes="loom-row"):
-            self.sends = {tab: gr.Button(text, elem_id=f"{TAB}_to_{tab}") for tab, text in SENT}
-            self.onward = gr.Button("Paint on it", elem_id=f"{TAB}_onward")
+            self.sends = {tab: gr.Button(text, elem_id=f"{TAB}_to_{tab}", min_width=110) for tab, text in SENT}
+            self.onward = gr.Button("Paint on it", elem_id=f"{TAB}_onward", min_width=110)
         self.reuse = Bridge.make("loom_inpaint_reuse")
 
     def wire(self) -> None:
@@ -208,5 +210,6 @@ def parameters_of(path: str) -> str:
 
 
 def _token(reader: Any, key: str, found: dict[str, Any]) -> Any:
+    table = host_names.SAMPLER if key == "Sampler" else host_names.SCHEDULE
     token = reader(str(found.get(key, "")))
-    return gr.update() if token is None else gr.update(value=token)
+    return gr.update() if token is None else gr.update(value=table[token].a1111)

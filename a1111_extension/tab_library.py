@@ -67,7 +67,7 @@ class LibraryTab:
             self.convert.place("output", label="Name of the copy", info="", placeholder="my_lora_converted")
             self.convert.rest(leave=("lora",))
             self.start_convert = gr.Button("Convert", variant="primary", elem_id="lora_loom_convert")
-        self.page.panel(KINDS, "")
+        self.page.panel(KINDS, "", wide="yes")
 
     def wire(self) -> None:
         said = self.said

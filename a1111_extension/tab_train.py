@@ -69,8 +69,12 @@ class TrainTab:
     def wishes(self) -> None:
         heading("2. What to learn")
         with gr.Row(elem_classes="loom-row"):
-            self.goal = gr.Radio(list(goals.GOALS), value=goals.GOALS[0], label="Goal", elem_id="lora_loom_goal")
-            self.effort = gr.Radio(list(goals.EFFORTS), value="normal", label="Effort", elem_id="lora_loom_effort")
+            self.goal = gr.Radio(
+                [g.capitalize() for g in goals.GOALS], value="Character", label="Goal", elem_id="lora_loom_goal"
+            )
+            self.effort = gr.Radio(
+                [e.capitalize() for e in goals.EFFORTS], value="Normal", label="Effort", elem_id="lora_loom_effort"
+            )
         with gr.Row(elem_classes="loom-row"):
             self.form.place("trigger", placeholder="a word that the base does not know")
             self.form.place("name")
@@ -167,7 +171,7 @@ class TrainTab:
             family = str(checkpoint_facts(found["base"])["family"])
         if found["folder"]:
             pictures = len(caption_rows(found["folder"]))
-        wish = goals.Wish(data[self.goal], data[self.effort], family, pictures, bool(data[self.low]))
+        wish = goals.Wish(data[self.goal].lower(), data[self.effort].lower(), family, pictures, bool(data[self.low]))
         values = goals.settings_for(wish)
         return {**self.form.shown(values), self.plan: listed(goals.explained(values), "loom-plan")}
 

@@ -33,15 +33,22 @@ class Form:
         self.job_class, self.name, self.lists, self.path_of = job_class, name, lists, path_of
         self.settings = {s.name: s for s in describe(job_class)}
         self.components: dict[str, Any] = {}
+        self.spelled: dict[str, dict[Any, str]] = {}
         self.labels = group_labels(job_class)
 
-    def place(self, name: str, kind: str = "", **options: Any) -> Any:
-        """Make the widget of one setting here; `kind` and `options` replace what its declaration says."""
+    def place(self, name: str, kind: str = "", labels: Mapping[Any, str] | None = None, **options: Any) -> Any:
+        """Make the widget of one setting here; `kind` and `options` replace what its declaration says.
+
+        `labels`: what a person reads for each value, where that differs from the value.
+        """
         s = self.settings[name]
         widget = Widget(kind) if kind else widget_of(s)
+        if labels:
+            self.spelled[name] = dict(labels)
+            options["choices"] = [text for value, text in labels.items() if value in (s.declaration.choices or labels)]
         made: dict[str, Any] = {
             "label": s.declaration.label or name,
-            "value": to_page(s, s.default),
+            "value": self.on_page(name, s.default),
             "elem_id": f"lora_loom_{self.name}_{name}",
             **({"info": s.declaration.help} if s.declaration.help else {}),
             **widget.options,
@@ -82,6 +89,13 @@ class Form:
                 for s in pair:
                     self.place(s.name)
 
+    def on_page(self, name: str, value: Any) -> Any:
+        return self.spelled[name].get(value, value) if name in self.spelled else to_page(self.settings[name], value)
+
+    def meant(self, name: str, shown: Any) -> Any:
+        """The value behind a label."""
+        return next((v for v, text in self.spelled.get(name, {}).items() if text == shown), shown)
+
     @property
     def inputs(self) -> set[Any]:
         return set(self.components.values())
@@ -97,7 +111,7 @@ class Form:
         for name, component in self.components.items():
             s = self.settings[name]
             try:
-                found[name] = from_page(s, data.get(component))
+                found[name] = from_page(s, self.meant(name, data.get(component)))
             except ConfigError as error:
                 faults += error.problems
             if widget_of(s).kind in self.lists and found.get(name):
@@ -116,7 +130,7 @@ class Form:
         for name, value in values.items():
             if name in self.components:
                 s = self.settings[name]
-                page = titles(value) if widget_of(s).kind in self.lists and value else to_page(s, value)
+                page = titles(value) if widget_of(s).kind in self.lists and value else self.on_page(name, value)
                 found[self.components[name]] = gr.update(value=page)
         return found
 

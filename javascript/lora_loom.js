@@ -171,9 +171,9 @@
         return pictures.get(path);
     }
 
-    function shown(job, item, all, pick) {
+    function shown(job, item, all, {pick, wide}) {
         const image = make("img", {alt: item.prompt || nameOf(item.path || ""), loading: "lazy"});
-        picture(job, item.file, 256).then((url) => (image.src = url)).catch(() => image.classList.add("loom-gone"));
+        picture(job, item.file, wide ? 1400 : 256).then((url) => (image.src = url)).catch(() => image.classList.add("loom-gone"));
         const what = item.step ? `step ${item.step}` : item.prompt ? "before" : nameOf(item.path || "");
         const picks = pick && make("button", {cls: "loom-pick", type: "button", text: "Use", on: {click: (event) => {
             event.stopPropagation();
@@ -263,7 +263,7 @@
             this.queue(jobs, s);
             if (!s) {
                 for (const name of Object.keys(this.parts)) if (!["queue", "fault", "head"].includes(name)) this.once(name, "", () => "");
-                this.once("head", "", () => make("p", {cls: "loom-quiet", text: this.place.dataset.empty || "Nothing runs."}));
+                this.once("head", "", () => this.place.dataset.empty ? make("p", {cls: "loom-quiet", text: this.place.dataset.empty}) : "");
                 return;
             }
             this.head(s);
@@ -345,7 +345,7 @@
             }
             const files = saved.filter((m) => !drawn.includes(m));
             this.once("results", [s.id, s.state, saved.length, s.report && Object.keys(s.report).length], () => [
-                ...(drawn.length ? gallery("Pictures", s.id, drawn, drawn, pick) : []),
+                ...(drawn.length ? gallery("Pictures", s.id, drawn, drawn, {pick, wide: this.place.dataset.wide}) : []),
                 files.length ? make("details", {open: files.length < 5 ? "" : undefined}, make("summary", {text: `Files (${files.length})`}),
                     make("ul", {cls: "loom-files"}, ...files.slice().reverse().map((m) => make("li", {}, make("code", {text: nameOf(m.path), title: m.path}),
                         make("span", {text: m.step ? `step ${m.step}` : m.kind}))))) : "",
@@ -395,8 +395,8 @@
             s.held_out.length ? item("held", "pictures never trained on") : "", saves ? item("mark", "saved") : "");
     }
 
-    const gallery = (title, job, items, all, pick) => [make("h4", {text: title}),
-        make("div", {cls: "loom-gallery"}, ...items.map((item) => shown(job, item, all, pick)))];
+    const gallery = (title, job, items, all, how = {}) => [make("h4", {text: title}),
+        make("div", {cls: how.wide ? "loom-gallery loom-wide-shots" : "loom-gallery"}, ...items.map((item) => shown(job, item, all, how)))];
 
     function noted(notes) {
         if (!notes.length) return "";
