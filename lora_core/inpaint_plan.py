@@ -41,7 +41,8 @@ class InpaintOptions:
     nothing" (set in the latents; the working picture is filled), "grey" (set when encoding).
     `area`: "whole picture", or "only masked" (the mask's surroundings, `padding` pixels wide, drawn enlarged).
     `resize_mode`: how the whole picture comes to width x height. `keep_size`: the result has the source's size and
-    alpha; else it is width x height and RGB, as A1111 gives it for the whole picture.
+    alpha; else it is width x height and RGB, as A1111 gives it for the whole picture. `on_white`: what is transparent
+    shows white, as in A1111; else the colours that lie hidden there, as in ComfyUI.
     """
 
     width: int
@@ -54,6 +55,7 @@ class InpaintOptions:
     padding: int = 32
     resize_mode: str = JUST
     keep_size: bool = True
+    on_white: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ class InpaintPlan:
 
     `working` is width x height, but of the source's size with "latent upscale". `overlay_mask` (L, the source's size)
     is how much of the result shows. `box` is what "only masked" cut out; else `at` says where the source lies.
+    `opaque` is the source without transparency.
     """
 
     source: Image.Image
+    opaque: Image.Image
     working: Image.Image
     mask: Image.Image | None
     overlay_mask: Image.Image | None
@@ -95,36 +99,39 @@ def plan(source: Image.Image, mask: Image.Image, options: InpaintOptions) -> Inp
 def plan_without_mask(source: Image.Image, options: InpaintOptions) -> InpaintPlan:
     """img2img: everything is drawn anew; of the options the size, `resize_mode` and `keep_size` count."""
     size = (options.width, options.height)
-    working = _resized_source(on_white(source), options)
-    kept = source if options.keep_size else resized(working, size)
-    return InpaintPlan(kept, working, None, None, _place(kept, options))
+    opaque = _opaque(source, options)
+    working = _resized_source(opaque, options)
+    if options.keep_size:
+        return InpaintPlan(source, opaque, working, None, None, placement(options.resize_mode, source.size, size))
+    kept = resized(working, size)
+    return InpaintPlan(kept, kept, working, None, None, placement(JUST, size, size))
 
 
 def _whole(source: Image.Image, soft: Image.Image, options: InpaintOptions) -> InpaintPlan:
     size = (options.width, options.height)
     small = resize_picture(options.resize_mode, soft, size)
-    picture = on_white(source)
+    picture = _opaque(source, options)
     working = _resized_source(picture, options)
     covered = soft if options.resize_mode == LATENT else small
     working = _content(working, covered, options)
     if options.keep_size:
         at = placement(options.resize_mode, source.size, size)
-        return InpaintPlan(source, working, small, _within(doubled(soft), at.visible), at)
+        return InpaintPlan(source, picture, working, small, _within(doubled(soft), at.visible), at)
     kept = resize_picture(options.resize_mode, picture, size)
-    return InpaintPlan(kept, working, small, doubled(small), placement(JUST, size, size))
+    return InpaintPlan(kept, kept, working, small, doubled(small), placement(JUST, size, size))
 
 
 def _only_masked(source: Image.Image, soft: Image.Image, found: Box, options: InpaintOptions) -> InpaintPlan:
     size = (options.width, options.height)
     box = expanded(padded(found, options.padding, *source.size), size, *source.size)
-    working, small = (resized_and_filled(p.crop(box.corners), size) for p in (on_white(source), soft))
+    opaque = _opaque(source, options)
+    working, small = (resized_and_filled(p.crop(box.corners), size) for p in (opaque, soft))
     at = placement(JUST, source.size, size)
-    return InpaintPlan(source, _content(working, small, options), small, soft, at, box)
+    return InpaintPlan(source, opaque, _content(working, small, options), small, soft, at, box)
 
 
-def _place(source: Image.Image, options: InpaintOptions) -> Placement:
-    mode = options.resize_mode if options.keep_size else JUST
-    return placement(mode, source.size, (options.width, options.height))
+def _opaque(source: Image.Image, options: InpaintOptions) -> Image.Image:
+    return on_white(source) if options.on_white else source.convert("RGB")
 
 
 def _resized_source(picture: Image.Image, options: InpaintOptions) -> Image.Image:
@@ -153,7 +160,7 @@ def paste(plan: InpaintPlan, drawn: Image.Image, shown: Image.Image | None = Non
         return _drawn_anew(plan, drawn)
     mask = plan.overlay_mask if shown is None else _put_back(plan, shown, Image.new("L", plan.source.size))
     canvas = _put_back(plan, drawn, Image.new("RGBA", plan.source.size))
-    canvas.alpha_composite(cut_out(on_white(plan.source), mask).convert("RGBA"))
+    canvas.alpha_composite(cut_out(plan.opaque, mask).convert("RGBA"))
     return _with_source_bits(plan.source, canvas.convert("RGB"), mask)
 
 
@@ -161,7 +168,7 @@ def _drawn_anew(plan: InpaintPlan, drawn: Image.Image) -> Image.Image:
     seen = plan.at.visible
     if (seen.width, seen.height) == plan.source.size:
         return taken_back(drawn, plan.at)
-    result = on_white(plan.source)
+    result = plan.opaque.copy()
     result.paste(taken_back(drawn, plan.at), seen.corners)
     return result
 

@@ -8,6 +8,7 @@ A case is what differs from BASE in our job. Pictures are made here from formula
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def _cases() -> list[Case]:
         Case("grey mask", {"sampler": "euler"}, mask="slope"),
         Case("transparent picture", {}, image="transparent"),
         Case("wide picture, only masked", {"inpaint_area": both[1], "only_masked_padding": 8}, "wide", "wide hole"),
-        Case("tall drawing, only masked", {"inpaint_area": both[1], "width": 40, "height": 72}, "wide", "wide hole"),
+        Case("tall drawing, only masked", {"inpaint_area": both[1], "width": 72, "height": 104}, "wide", "wide hole"),
         Case("blank mask", {}, mask="blank"),
         Case("blank mask, only masked", {"inpaint_area": both[1]}, "wide", "wide blank"),
         Case("strong", {"denoising_strength": 1.0, "masked_content": "latent noise"}),
@@ -102,7 +103,7 @@ def _cases() -> list[Case]:
     cases += [Case(f"inpaint, {mode}", {"resize_mode": mode}, "wide", "wide hole") for mode in RESIZE_MODES[:3]]
     cases += [Case(f"img2img, {mode}", {"resize_mode": mode}, "wide", None) for mode in RESIZE_MODES]
     cases += [
-        Case("img2img, tall, crop", {"resize_mode": RESIZE_MODES[1], "width": 40, "height": 72}, "wide", None),
+        Case("img2img, tall, crop", {"resize_mode": RESIZE_MODES[1], "width": 72, "height": 104}, "wide", None),
         Case("img2img, colours", {"color_correction": True, "sampler": "euler"}, "square", None),
         Case("img2img, euler a", {"sampler": "euler_ancestral", "denoising_strength": 0.8}, "square", None),
     ]
@@ -230,3 +231,35 @@ def packed(case: Case, drawn: np.ndarray) -> np.ndarray:
     """uint8 [n, h, w, 3] as what differs from the case's picture, which is mostly 0; `packed` again undoes it."""
     source = np.asarray(picture(case.image).convert("RGB"))
     return source - drawn if drawn.shape[1:] == source.shape else drawn  # bytes wrap: s - (s - d) = d
+
+
+def drawn_by_us(case: Case, base: Path, folder: Path) -> list[np.ndarray]:
+    """The pictures [h, w, 3] that our runners make of a case."""
+    from lora_core.jobs.generate import Img2ImgJob, InpaintJob
+    from lora_core.run import run
+    from lora_core.settings import replace_by_name
+
+    picture(case.image).save(folder / "picture.png")
+    paths = {"base": str(base), "output_dir": str(folder), "image": str(folder / "picture.png")}
+    if case.mask:
+        picture(case.mask).save(folder / "mask.png")
+        paths["mask"] = str(folder / "mask.png")
+    job = (Img2ImgJob if case.mask is None else InpaintJob)(**paths, dtype="fp32", device="cpu")
+    flat = {name: value for key, part in case.values.items() for name, value in _flat(key, part)}
+    known = {name: value for name, value in flat.items() if case.mask is not None or name not in MASK_SETTINGS}
+    finished = list(run(replace_by_name(job, known)))[-1]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in finished.outputs]
+
+
+MASK_SETTINGS = ("mask_blur", "keep_size")
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else [(name, value)]
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> tuple[float, int]:
+    """PSNR in dB (999: equal) and the largest difference of two uint8 pictures."""
+    apart = one.astype(int) - other
+    mean = float((apart**2).mean())
+    return (999.0 if mean == 0 else 10 * float(np.log10(255**2 / mean))), int(np.abs(apart).max())

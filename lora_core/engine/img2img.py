@@ -24,7 +24,8 @@ def img2img(job: Img2ImgJob, commands: Commands | None = None) -> Iterator[Event
 
     Raises ConfigError, FileError, KeyMismatch, NotFinite.
     """
-    options = InpaintOptions(job.width, job.height, resize_mode=job.resize_mode, keep_size=False)
+    white = job.arithmetic == "a1111"
+    options = InpaintOptions(job.width, job.height, resize_mode=job.resize_mode, keep_size=False, on_white=white)
     yield from redraw(job, plan_without_mask(read_picture(job.image), options), commands)
 
 

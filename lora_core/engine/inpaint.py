@@ -54,4 +54,5 @@ def options_of(job: InpaintJob) -> InpaintOptions:
         padding=job.only_masked_padding,
         resize_mode=job.resize_mode,
         keep_size=job.keep_size,
+        on_white=job.arithmetic == "a1111",
     )

@@ -1,0 +1,90 @@
+"""Run ComfyUI's own nodes on narrow models: VAE encode, masks, KSampler, VAE decode; pictures go into an .npz."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from common import report, request
+from safetensors.torch import load_file
+
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+
+
+def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k[len(prefix) :]: v.float() for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def load(path: str, widths: dict[str, Any]) -> tuple[Any, Any]:
+    """MODEL and VAE of a checkpoint whose widths are none of the known ones."""
+    import comfy.sd
+    import comfy.supported_models as supported
+
+    known = supported.SD15.unet_config | {"context_dim": widths["context"], "model_channels": widths["unet"]}
+    supported.models.insert(0, type("Narrow", (supported.SD15,), {"unet_config": known}))
+    tensors = load_file(path)
+    model = comfy.sd.load_diffusion_model_state_dict(part(tensors, UNET))
+    shape = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": widths["vae"]}
+    shape |= {"ch_mult": [1, 2, 2, 2], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+    vae = comfy.sd.VAE(sd=part(tensors, VAE), config={"params": {"ddconfig": shape, "embed_dim": 4}})
+    return model, vae
+
+
+def loaded(path: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """IMAGE and MASK of LoadImage; of a mask picture the red channel, as LoadImageMask reads it."""
+    from PIL import Image
+
+    picture = Image.open(path)
+    image = torch.from_numpy(np.array(picture.convert("RGB")).astype(np.float32) / 255.0)[None]
+    if "A" in picture.getbands():
+        return image, 1.0 - torch.from_numpy(np.array(picture.getchannel("A")).astype(np.float32) / 255.0)[None]
+    return image, torch.zeros(1, 64, 64)
+
+
+def draw(case: dict[str, Any], model: Any, vae: Any, conds: list[Any]) -> np.ndarray:
+    import nodes
+
+    image, mask = loaded(case["image"])
+    if case["mask"]:
+        mask = loaded(case["mask"])[0][..., 0]
+    positive, negative = conds
+    if case["nodes"] == "for inpaint":
+        latent = nodes.VAEEncodeForInpaint().encode(vae, image, mask, case["grow"])[0]
+    elif case["nodes"] == "inpaint model":
+        positive, negative, latent = nodes.InpaintModelConditioning().encode(*conds, image, vae, mask)
+    else:
+        latent = nodes.VAEEncode().encode(vae, image)[0]
+    if case["nodes"] == "set mask":
+        latent = nodes.SetLatentNoiseMask().set_mask(latent, mask)[0]
+    latent = nodes.RepeatLatentBatch().repeat(latent, case["batch"])[0]
+    settings = (case["seed"], case["steps"], case["cfg"], case["sampler"], case["scheduler"])
+    sampled = nodes.KSampler().sample(model, *settings, positive, negative, latent, case["denoise"])[0]
+    drawn = nodes.VAEDecode().decode(vae, sampled)[0]
+    return np.clip(255.0 * drawn.numpy(), 0, 255).astype(np.uint8)
+
+
+def main() -> None:
+    asked = request()
+    sys.path.insert(0, asked["host"])
+    sys.argv = ["main.py", "--cpu", "--force-fp32", "--fp32-vae"]
+    os.chdir(asked["host"])
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    found = {}
+    for name, model in asked["models"].items():
+        conds = load_file(model["conds"])
+        pair = [[[conds[key], {}]] for key in ("positive", "negative")]
+        with torch.inference_mode():
+            parts = load(model["checkpoint"], asked["widths"])
+            for case in asked["cases"]:
+                if case["model"] == name:
+                    found[case["name"]] = draw(case, *parts, pair)
+    np.savez_compressed(asked["out"], **found)
+    report({"done": len(found)})
+
+
+main()
