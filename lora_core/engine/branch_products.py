@@ -191,7 +191,7 @@ class Ia3Branch(ProductBranch):
         self.put(weight=torch.zeros(self.weight.shape[1 if self.on_input else 0]))
 
     def branched(self, x: torch.Tensor) -> torch.Tensor:
-        factor = self.parts["weight"]
+        factor = self.parts["weight"].reshape((-1,) if self.is_linear else (-1, 1, 1))
         if self.on_input:
             return self.base_layer((x.float() * (1 + factor)).to(x.dtype))
         y = self.without_bias(x)
@@ -202,12 +202,11 @@ class Ia3Branch(ProductBranch):
 
 
 class OftBranch(ProductBranch):
-    """W' = R W, R block-diagonal with rotations (I + Q)(I - Q)^-1, Q = S - S^T, of `rank` outputs each or fewer."""
+    """W' = R W, R block-diagonal with rotations (I + Q)(I - Q)^-1, Q = S - S^T, of at most `rank` outputs each."""
 
     def begin(self, draw: torch.Generator) -> None:
-        out = self.weight.shape[0]
-        size = next(n for n in range(min(self.size.rank, out), 0, -1) if out % n == 0)
-        self.put(oft_blocks=torch.zeros(out // size, size, size))
+        size, blocks = split_in_two(self.weight.shape[0], self.size.rank)  # LyCORIS reads no larger blocks
+        self.put(oft_blocks=torch.zeros(blocks, size, size))
 
     def branched(self, x: torch.Tensor) -> torch.Tensor:
         turn = cayley(self.parts["oft_blocks"])
@@ -220,4 +219,5 @@ class OftBranch(ProductBranch):
         return self.with_bias(turned.to(y.dtype))
 
     def saved(self) -> dict[str, torch.Tensor]:
-        return {"oft_blocks": self.parts["oft_blocks"].detach().float()}
+        # LyCORIS asks for an alpha, the constraint; 0 is none for every program
+        return {"alpha": torch.tensor(0.0), "oft_blocks": self.parts["oft_blocks"].detach().float()}
