@@ -20,13 +20,17 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _KANA = re.compile("[\u3041-\u30ff]")
+_WILDCARD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _TEXT_KEYS = ("caption", "text", "prompt", "description")
 _TAG_KEYS = ("tags", "tag_string")
 
 
 @dataclass(frozen=True)
 class CaptionRules:
-    """How a caption is varied; the fields are those of `jobs.train.Captions` after a subset's own rules."""
+    """How a caption is varied; the fields are those of `jobs.dataset.Captions` after a subset's own rules.
+
+    `warmup_least`: how many loose tags a tag warm-up begins with; 0 = there is none.
+    """
 
     trigger: str = ""
     shuffle: bool = False
@@ -36,6 +40,10 @@ class CaptionRules:
     suffix: str = ""
     caption_dropout: float = 0.0
     tag_dropout: float = 0.0
+    keep_separator: str = ""
+    secondary_separator: str = ""
+    wildcards: bool = False
+    warmup_least: int = 0
 
 
 def decode_text(data: bytes) -> tuple[str, str]:
@@ -78,13 +86,16 @@ def _looks_like_cp932(data: bytes) -> bool:
     return high * 2 > len(pairs)
 
 
-def read_caption(data: bytes, extension: str, separator: str = ",") -> str:
-    """The caption in a file's bytes: text, or JSON when the extension is ".json". Raises FileError with the reason."""
+def read_caption(data: bytes, extension: str, separator: str = ",", lines: bool = False) -> str:
+    """The caption in a file's bytes: text, or JSON when the extension is ".json"; `lines` keeps the lines of a text.
+
+    Raises FileError with the reason.
+    """
     if len(data) > MAX_CAPTION_BYTES:
         raise FileError(f"it is larger than {MAX_CAPTION_BYTES >> 20} MB, too large for a caption")
     text, _ = decode_text(data)
     if extension.lower() != ".json":
-        return one_line(text, separator)
+        return text.replace("\0", "").strip("\ufeff\r\n ") if lines else one_line(text, separator)
     try:
         return json_caption(json.loads(text), separator)
     except (ValueError, RecursionError) as error:
@@ -155,29 +166,65 @@ def holds(text: str, words: str) -> bool:
 
 
 def fixed_caption(caption: str, rules: CaptionRules) -> str:
-    """Trigger, prefix and suffix added, nothing shuffled or dropped; joined with spaces, as kohya's trainer does."""
-    return _framed(with_trigger(caption, rules), rules)
+    """Trigger, prefix and suffix added, nothing shuffled or dropped; joined with spaces, as kohya's trainer does.
+
+    Of alternatives the first one.
+    """
+    if rules.wildcards:
+        caption = chosen(caption, None)
+    whole = with_trigger(caption, rules)
+    if rules.keep_separator and rules.keep_separator in whole:
+        whole = _join([tag for part in _split(whole, rules) for tag in part], rules.separator)
+    return _finished(whole, rules)
 
 
-def varied_caption(caption: str, rules: CaptionRules, draws: Draws) -> str:
-    """The caption for one use: dropout, then the tags behind `keep_tokens` shuffled and thinned; the trigger stays."""
+def varied_caption(caption: str, rules: CaptionRules, draws: Draws, warm: float = 1.0) -> str:
+    """The caption for one use: dropout, then the loose tags shuffled and thinned; the trigger stays.
+
+    `warm`: the share of the tag warm-up that is done.
+    """
     if draws.unit() < rules.caption_dropout:
         return ""
+    if rules.wildcards:
+        caption = chosen(caption, draws)
     whole = with_trigger(caption, rules)
-    if rules.shuffle or rules.tag_dropout > 0:
-        kept, loose = _split(whole, rules)
+    if rules.shuffle or rules.tag_dropout > 0 or rules.keep_separator or (rules.warmup_least and warm < 1):
+        kept, loose, end = _split(whole, rules)
+        if rules.warmup_least and warm < 1:
+            loose = loose[: int(warm * (len(loose) - rules.warmup_least)) + rules.warmup_least]
         loose = draws.shuffled(loose) if rules.shuffle else loose
         kept_or_lucky = [tag for tag in loose if draws.unit() >= rules.tag_dropout or _is_trigger(tag, rules)]
-        whole = _join(kept + kept_or_lucky, rules.separator)
-    return _framed(whole, rules)
+        whole = _join(kept + kept_or_lucky + end, rules.separator)
+    return _finished(whole, rules)
+
+
+def chosen(caption: str, draws: Draws | None) -> str:
+    """One line of several, and one of each {a|b}; {{ and }} are braces. Without `draws` always the first."""
+
+    def one(parts: list[str]) -> str:
+        return parts[0] if draws is None else parts[int(draws.unit() * len(parts))]
+
+    def piece(match: re.Match[str]) -> str:
+        text = match.group(0)
+        return text[0] if text in ("{{", "}}") else one(match.group(1).split("|"))
+
+    lines = [line.strip() for line in caption.splitlines() if line.strip()]
+    return _WILDCARD.sub(piece, one(lines)) if lines else ""
 
 
 def is_fixed(caption: str, rules: CaptionRules) -> bool:
     """Whether every use of the caption gives the same text."""
     if rules.caption_dropout > 0:
         return False
-    _, loose = _split(with_trigger(caption, rules), rules)
+    lines = [line for line in caption.splitlines() if line.strip()]
+    if rules.wildcards and (
+        len(lines) > 1 or any("|" in m.group(1) for m in _WILDCARD.finditer(caption) if m.group(1))
+    ):
+        return False
+    _, loose, _ = _split(with_trigger(caption, rules), rules)
     droppable = [tag for tag in loose if not _is_trigger(tag, rules)]
+    if rules.warmup_least and len(loose) > rules.warmup_least:
+        return False
     return not (rules.shuffle and len(set(loose)) > 1) and not (rules.tag_dropout > 0 and droppable)
 
 
@@ -186,13 +233,24 @@ def tags(caption: str, separator: str = ",") -> list[str]:
     return [tag.strip() for tag in caption.split(separator or ",") if tag.strip()]
 
 
-def _split(caption: str, rules: CaptionRules) -> tuple[list[str], list[str]]:
+def _split(caption: str, rules: CaptionRules) -> tuple[list[str], list[str], list[str]]:
+    """Tags that stay in front, loose ones, tags that stay at the end."""
+    mark = rules.keep_separator
+    if mark and mark in caption:
+        front, loose, end = (*caption.split(mark, 2), "")[:3]
+        return tags(front, rules.separator), tags(loose, rules.separator), tags(end, rules.separator)
     found = tags(caption, rules.separator)
-    return found[: rules.keep_tokens], found[rules.keep_tokens :]
+    return found[: rules.keep_tokens], found[rules.keep_tokens :], []
 
 
 def _is_trigger(tag: str, rules: CaptionRules) -> bool:
     return bool(rules.trigger.strip()) and holds(tag, rules.trigger.strip())
+
+
+def _finished(caption: str, rules: CaptionRules) -> str:
+    if rules.secondary_separator:
+        caption = caption.replace(rules.secondary_separator, rules.separator)
+    return _framed(caption, rules)
 
 
 def _framed(caption: str, rules: CaptionRules) -> str:

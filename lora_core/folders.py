@@ -111,10 +111,11 @@ class Caption:
 class CaptionFiles:
     """Looks captions up beside pictures: `stem.ext`, `name.png.ext`, else `metadata.jsonl` in the folder or above."""
 
-    def __init__(self, folders: Iterable[Folder], separator: str = ",") -> None:
+    def __init__(self, folders: Iterable[Folder], separator: str = ",", lines: bool = False) -> None:
         self.encodings: dict[str, list[str]] = {}
         self.faults: list[str] = []
         self._separator = separator
+        self._lines = lines
         self._folders = {folder.path: folder for folder in folders}
         self._tables: dict[Path, dict[str, str]] = {}
 
@@ -143,7 +144,7 @@ class CaptionFiles:
         path = picture.parent / actual
         try:
             data = self._read(path)
-            return Caption(read_caption(data, suffix, self._separator), path)
+            return Caption(read_caption(data, suffix, self._separator, self._lines), path)
         except FileError as error:
             self.faults.append(f"{actual}: {error}")
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_core.kohya_options import CLASS_PICTURES, OPTIONS
+from lora_core.kohya_options import OPTIONS
 from lora_core.kohya_row import Notes, number, text, truth, whole
 
 ELSEWHERE = "One value holds for the whole dataset: that of the first subset that names it."
@@ -34,13 +34,23 @@ SUBSET_FIELDS: dict[str, tuple[str, Any]] = {
     "caption_extension": ("caption_extension", text),
     "caption_dropout_rate": ("caption_dropout", number),
     "caption_tag_dropout_rate": ("tag_dropout", number),
+    "alpha_mask": ("alpha_mask", truth),
+    "conditioning_data_dir": ("masks", text),
+    "is_reg": ("class_pictures", truth),
 }
 
-WHOLE_DATASET = ("caption_separator",)
+WHOLE_DATASET = (
+    "caption_separator",
+    "keep_tokens_separator",
+    "secondary_separator",
+    "enable_wildcard",
+    "caption_dropout_every_n_epochs",
+    "token_warmup_min",
+    "token_warmup_step",
+)
 
 REFUSED: dict[str, str] = {
     "network_multiplier": "Not supported: the network always trains at full strength.",
-    "is_reg": CLASS_PICTURES,
     "custom_attributes": "Not supported yet: the subset is trained as the others.",
     "metadata_file": "Put the captions beside the pictures, as .txt or .json files or one metadata.jsonl.",
 }
@@ -85,9 +95,8 @@ def add(subsets: list[dict[str, Any]], subset: dict[str, Any] | None, where: str
 
 def translate_subset(own: dict[str, Any], options: dict[str, Any], where: str, notes: Notes) -> dict[str, Any] | None:
     """One subset; None when it cannot be trained on."""
-    if own.get("is_reg") or not own.get("image_dir"):
-        sentence = CLASS_PICTURES if own.get("is_reg") else "A subset without image_dir is left out."
-        notes.say(where, own.get("image_dir"), sentence, "not supported")
+    if not own.get("image_dir"):
+        notes.say(where, own.get("image_dir"), "A subset without image_dir is left out.", "not supported")
         return None
     found: dict[str, Any] = {}
     for name, value in own.items():

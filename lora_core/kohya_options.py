@@ -11,12 +11,7 @@ from lora_core.kohya_row import Option, number, other, refuse, rule, same, spare
 LATENTS = "Latents are always cached on disk and checked when they are read."
 LOADER = "Pictures are read from the cache, which needs no worker processes."
 ATTENTION = "Torch's own memory-saving attention is always used."
-CLASS_PICTURES = (
-    "Class (regularisation) pictures are not supported yet: they are left out, never trained on as pictures."
-)
-MASKS = "Masked loss is not supported yet: the whole picture counts."
 AUGMENT = "Not supported yet: the cached latents are used as they are."
-CAPTIONS = "Not supported yet: captions are used without it."
 METADATA = "Not written yet; the name, the comment and the training's figures are."
 ONE_DEVICE = "Training runs in one process on one device."
 HUB = "Nothing is sent to or fetched from a hub."
@@ -41,7 +36,7 @@ MODEL = (
 
 DATASET = (
     rule("train_data_dir", None, "folder"),
-    refuse("reg_data_dir", None, CLASS_PICTURES),
+    same("reg_data_dir", None, "class_pictures", text),
     refuse("in_json", None, "Put the captions beside the pictures, as .txt or .json files or one metadata.jsonl."),
     rule("dataset_config", None, "subsets", sentence="See the table of dataset options."),
     refuse("dataset_class", None, "A dataset class is foreign code, which is not run."),
@@ -62,9 +57,9 @@ DATASET = (
     refuse("color_aug", False, AUGMENT),
     refuse("random_crop", False, AUGMENT),
     refuse("face_crop_aug_range", None, AUGMENT),
-    refuse("alpha_mask", False, MASKS),
-    refuse("masked_loss", False, MASKS),
-    refuse("conditioning_data_dir", None, MASKS),
+    same("alpha_mask", False, "alpha_mask", truth),
+    rule("masked_loss", False, sentence="Masks count wherever conditioning_data_dir or alpha_mask names them."),
+    same("conditioning_data_dir", None, "masks", text),
     spare("cache_info", False, LATENTS),
     other(
         "debug_dataset", False, "A report of pictures, captions and buckets comes before the first step of each run."
@@ -79,17 +74,17 @@ CAPTION = (
     same("shuffle_caption", False, "shuffle", truth),
     same("caption_separator", ",", "separator", text),
     same("keep_tokens", 0, "keep_tokens", whole),
-    refuse("keep_tokens_separator", "", "Not supported yet: use keep_tokens, and caption_suffix for a fixed end."),
-    refuse("secondary_separator", None, CAPTIONS),
-    refuse("enable_wildcard", False, CAPTIONS),
+    same("keep_tokens_separator", "", "keep_separator", text),
+    same("secondary_separator", None, "secondary_separator", text),
+    same("enable_wildcard", False, "wildcards", truth),
     same("caption_prefix", None, "caption_prefix", text),
     same("caption_suffix", None, "caption_suffix", text),
     same("caption_dropout_rate", 0.0, "caption_dropout", number),
-    refuse("caption_dropout_every_n_epochs", 0, "Not supported yet: use caption_dropout_rate."),
+    same("caption_dropout_every_n_epochs", 0, "dropout_every_epochs", whole),
     same("caption_tag_dropout_rate", 0.0, "tag_dropout", number),
-    refuse("token_warmup_min", 1, CAPTIONS),
-    refuse("token_warmup_step", 0, CAPTIONS),
-    refuse("weighted_captions", False, "Not supported yet: weights in captions are read as plain text."),
+    same("token_warmup_min", 1, "tag_warmup_least", whole),
+    same("token_warmup_step", 0, "tag_warmup", number),
+    same("weighted_captions", False, "weighted", truth),
     rule("max_token_length", None, "max_tokens"),
     rule("clip_skip", None, "clip_skip"),
 )
@@ -160,7 +155,7 @@ NOISE_AND_LOSS = (
     same("huber_schedule", "snr", "huber_schedule", text),
     same("huber_c", 0.1, "huber_c", number),
     same("huber_scale", 1.0, "huber_scale", number),
-    refuse("prior_loss_weight", 1.0, CLASS_PICTURES),
+    same("prior_loss_weight", 1.0, "prior_loss_weight", number),
 )
 
 MEMORY = (

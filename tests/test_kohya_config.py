@@ -128,6 +128,21 @@ DONE = [
     ({"max_train_steps": 500, "max_train_epochs": 7}, {"steps": 0, "epochs": 7}),
     ({"max_grad_norm": 0.5}, {"max_grad_norm": 0.5}),
     ({"gradient_accumulation_steps": 4}, {"accumulation": 4}),
+    ({"reg_data_dir": "r", "prior_loss_weight": 0.5}, {"class_pictures": "r", "prior_loss_weight": 0.5}),
+    ({"alpha_mask": True, "conditioning_data_dir": "m", "masked_loss": True}, {"alpha_mask": True, "masks": "m"}),
+    (
+        {"keep_tokens_separator": "|||", "secondary_separator": ";;;", "enable_wildcard": True},
+        {"keep_separator": "|||", "secondary_separator": ";;;", "wildcards": True},
+    ),
+    (
+        {
+            "caption_dropout_every_n_epochs": 4,
+            "token_warmup_min": 2,
+            "token_warmup_step": 50,
+            "weighted_captions": True,
+        },
+        {"dropout_every_epochs": 4, "tag_warmup_least": 2, "tag_warmup": 50.0, "weighted": True},
+    ),
     ({"noise_offset": 0.0357}, {"noise_offset": 0.0357}),
     ({"noise_offset": 0.1, "noise_offset_random_strength": True}, {"noise_offset_random": True}),
     ({"noise_offset": 0.1, "adaptive_noise_scale": 0.01}, {"adaptive_noise_scale": 0.01}),
@@ -280,13 +295,14 @@ def test_a_toml_config_with_sections_and_a_dataset_beside_it(tmp_path):
     assert (job.base, job.seed, job.network.rank, job.memory.dtype) == ("base.safetensors", 42, 16, "fp16")
     assert (job.dataset.width, job.dataset.height, job.dataset.batch_size) == (512, 768, 3)
     assert job.dataset.buckets and job.dataset.folder == ""
-    faces, more = job.dataset.subsets
+    faces, ordinary, more = job.dataset.subsets
+    assert ordinary.folder == "class" and ordinary.class_pictures and not faces.class_pictures
     assert faces == Subset(
         str(tmp_path / "faces"), 10, "armin person", keep_tokens=2, shuffle=True, caption_extension=".txt"
     )
     assert more.folder == "more" and more.keep_tokens is None
     text = "\n".join(notes)
-    for words in ("class", "1024", "several resolutions", "color_aug", "custom_attributes", "surprise", "xformers"):
+    for words in ("1024", "several resolutions", "color_aug", "custom_attributes", "surprise", "xformers"):
         assert words in text
 
 
@@ -295,7 +311,7 @@ def test_a_dataset_config_alone_keeps_our_other_defaults(tmp_path):
     path = tmp_path / "dataset.toml"
     path.write_text(DATASET, "utf-8")
     job, _ = read_kohya(path)
-    assert job.dataset.batch_size == 3 and len(job.dataset.subsets) == 2
+    assert job.dataset.batch_size == 3 and len(job.dataset.subsets) == 3
     assert job.network == TrainJob().network and job.optimization == TrainJob().optimization
 
 
@@ -303,7 +319,18 @@ def test_a_dataset_config_may_be_json_and_needs_a_subset(tmp_path):
     job, _ = read(tmp_path, {"datasets": [{"subsets": [{"image_dir": "a"}]}]})
     assert [s.folder for s in job.dataset.subsets] == ["a"]
     with pytest.raises(ConfigError, match="image_dir"):
-        read(tmp_path, {"datasets": [{"subsets": [{"is_reg": True, "image_dir": "a"}]}]})
+        read(tmp_path, {"datasets": [{"subsets": [{"num_repeats": 2}]}]})
+
+
+def test_masks_and_captions_of_subsets(tmp_path):
+    subset = {"image_dir": "a", "conditioning_data_dir": "m", "alpha_mask": True, "keep_tokens_separator": "|||"}
+    more = {"enable_wildcard": True, "secondary_separator": ";;;", "caption_dropout_every_n_epochs": 3}
+    job, _ = read(tmp_path, {"datasets": [{"subsets": [subset | more | {"token_warmup_step": 0.1}]}]})
+    (found,) = job.dataset.subsets
+    assert (found.masks, found.alpha_mask) == ("m", True)
+    c = job.captions
+    assert (c.keep_separator, c.wildcards, c.secondary_separator) == ("|||", True, ";;;")
+    assert (c.dropout_every_epochs, c.tag_warmup) == (3, 0.1)
 
 
 def test_the_keys_of_dataset_configs_stand_for_options():

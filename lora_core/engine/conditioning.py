@@ -22,13 +22,14 @@ class TextRules:
     architecture: Architecture
     clip_skip: int
     max_tokens: int
+    weighted: bool = False
 
 
 def live_encoder(encoders: tuple[nn.Module, ...], rules: TextRules) -> Encode:
     """Encode at each call, with gradients where the caller allows them."""
 
     def encode(texts: Sequence[str]) -> Conditioning:
-        return encode_prompts(encoders, rules.architecture, texts, rules.clip_skip, rules.max_tokens)
+        return encode_prompts(encoders, rules.architecture, texts, rules.clip_skip, rules.max_tokens, rules.weighted)
 
     return encode
 

@@ -116,7 +116,7 @@ def find_files(job: TrainJob, sources: Sequence[Subset], findings: Findings) -> 
     folders: list[Folder] = []
     for source in sources:
         folders += walk.folders(Path(source.folder or job.dataset.folder), resolved(job, source))
-    captions = CaptionFiles(folders, job.captions.separator)
+    captions = CaptionFiles(folders, job.captions.separator, job.captions.wildcards)
     several = len(sources) > 1
     files: list[File] = []
     for folder in folders:

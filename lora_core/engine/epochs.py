@@ -115,17 +115,26 @@ class Dataset:
         size = self.job.dataset.batch_size
         return [Batch(bucket, tuple(part), True) for bucket, items in groups.items() for part in _parts(items, size)]
 
-    def caption(self, item: Item, epoch: int) -> str:
-        """The caption of one use, with trigger, prefix and suffix; held-out pictures keep theirs unshuffled."""
+    def caption(self, item: Item, epoch: int, warm: float = 1.0) -> str:
+        """The caption of one use, with trigger, prefix and suffix; held-out pictures keep theirs unshuffled.
+
+        `warm`: the share of the tag warm-up that is done.
+        """
         picture = self.picture_of(item)
         rules = caption_rules(self.job, picture.subset)
         if item.held_out:
             return fixed_caption(picture.caption, rules)
-        return varied_caption(picture.caption, rules, Draws(self.job.seed, "caption", epoch, item.picture, item.repeat))
+        every = self.job.captions.dropout_every_epochs
+        if every and (epoch + 1) % every == 0:
+            return ""
+        draws = Draws(self.job.seed, "caption", epoch, item.picture, item.repeat)
+        return varied_caption(picture.caption, rules, draws, warm)
 
     @cached_property
     def captions_fixed(self) -> bool:
         """Whether every use of every picture has the same caption, so that its encoding can be kept."""
+        if self.job.captions.dropout_every_epochs:
+            return False
         return all(is_fixed(p.caption, caption_rules(self.job, p.subset)) for p in self.pictures)
 
     def tag_frequency(self) -> dict[str, dict[str, int]]:
@@ -177,6 +186,10 @@ def caption_rules(job: TrainJob, subset: Subset) -> CaptionRules:
         suffix=subset.caption_suffix or "",
         caption_dropout=subset.caption_dropout or 0.0,
         tag_dropout=subset.tag_dropout or 0.0,
+        keep_separator=job.captions.keep_separator,
+        secondary_separator=job.captions.secondary_separator,
+        wildcards=job.captions.wildcards,
+        warmup_least=job.captions.tag_warmup_least if job.captions.tag_warmup else 0,
     )
 
 

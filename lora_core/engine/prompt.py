@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_core.engine.tokens import CHUNK, chunks_needed, token_ids, tokenize
+from lora_core.engine.tokens import CHUNK, chunks_needed, token_ids, tokenize, tokenize_weighted
 from lora_core.errors import KeyMismatch
 from lora_core.shapes import Architecture
 
@@ -30,8 +30,12 @@ def encode_prompts(
     texts: Sequence[str],
     clip_skip: int = 1,
     max_tokens: int = CHUNK,
+    weighted: bool = False,
 ) -> Conditioning:
     """Encode plain texts; gradients flow when the caller has them on.
+
+    `weighted`: (words:1.2) multiply the context of their tokens, as sd-scripts' weighted captions do; pooled text and
+    the number of tokens stay.
 
     SD1, SD2: hidden state number `clip_skip` from the end, through the final layer norm (as sd-scripts trains and the
     hosts sample). SDXL: the last but one hidden state of both encoders without norm, side by side; `clip_skip` is
@@ -41,13 +45,25 @@ def encode_prompts(
     if arch.family != "sdxl":
         if len(encoders) != 1:
             raise KeyMismatch(f"A {arch.family} model has one text encoder; {len(encoders)} were loaded.")
-        ids = tokenize(texts, max_tokens, "eos" if arch.family == "sd1" else "zero")
-        return Conditioning(_context(encoders[0], ids, clip_skip))
+        ids, weights = _tokens(texts, max_tokens, "eos" if arch.family == "sd1" else "zero", weighted)
+        return Conditioning(_weigh(_context(encoders[0], ids, clip_skip), weights))
     if len(encoders) != 2:
         raise KeyMismatch(f"An SDXL model has two text encoders; {len(encoders)} were loaded.")
-    first = _penultimate(encoders[0], tokenize(texts, max_tokens, "eos"))[0]
-    second, pooled = _penultimate(encoders[1], tokenize(texts, max_tokens, "zero"))
-    return Conditioning(torch.cat([first, second], dim=-1), pooled)
+    ids, weights = _tokens(texts, max_tokens, "eos", weighted)
+    first = _penultimate(encoders[0], ids)[0]
+    second, pooled = _penultimate(encoders[1], _tokens(texts, max_tokens, "zero", weighted)[0])
+    return Conditioning(_weigh(torch.cat([first, second], dim=-1), weights), pooled)
+
+
+def _tokens(
+    texts: Sequence[str], max_tokens: int, pad: str, weighted: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Ids [n, chunks, 77], and their weights unless all are 1."""
+    return tokenize_weighted(texts, max_tokens, pad) if weighted else (tokenize(texts, max_tokens, pad), None)
+
+
+def _weigh(context: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    return context if weights is None else context * weights.to(context).flatten(1)[..., None]
 
 
 def _forward(encoder: nn.Module, ids: torch.Tensor) -> Any:

@@ -199,7 +199,8 @@ def text_side(
     device: torch.device, dtype: torch.dtype,
 ) -> tuple[Encode, tuple[nn.Module, ...]]:  # fmt: skip
     """How captions are encoded, and the encoders that have to stay in memory for it."""
-    rules = TextRules(architecture, job.captions.clip_skip, job.captions.max_tokens)
+    c = job.captions
+    rules = TextRules(architecture, c.clip_skip, c.max_tokens, c.weighted)
     load: Callable[[], tuple[nn.Module, ...]] = partial(base_loras.load_text_encoders, job, architecture, dtype, device)
     if any(name.startswith("text_encoder") for name in sizes):
         encoders = load()

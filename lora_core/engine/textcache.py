@@ -12,7 +12,7 @@ from torch import nn
 
 from lora_core.engine.cache import TensorCache
 from lora_core.engine.conditioning import Encode, TextRules, live_encoder, stack, to_cpu
-from lora_core.engine.epochs import Dataset
+from lora_core.engine.epochs import Dataset, Item
 from lora_core.engine.prompt import Conditioning
 from lora_core.errors import FileError
 
@@ -46,13 +46,14 @@ def cached_encoder(
 
 
 def all_captions(dataset: Dataset) -> list[str]:
-    items = [item for batch in dataset.epoch(0) for item in batch.items]
+    items = [Item(place) for place in range(len(dataset.pictures))]
     items += [item for batch in dataset.held_out_batches() for item in batch.items]
     return sorted({dataset.caption(item, 0) for item in items})
 
 
 def caption_key(text: str, rules: TextRules, mark: str) -> str:
     parts = (text, rules.clip_skip, rules.max_tokens, rules.architecture.family, mark)
+    parts += ("weighted",) * rules.weighted
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lora_core.errors import EngineMissing
+from lora_core.prompt_a1111 import segments
 
 BOS, EOS = 49406, 49407
 CHUNK = 75
@@ -57,11 +58,29 @@ def tokenize(texts: Sequence[str], max_tokens: int = CHUNK, pad: str = "eos") ->
 
     `pad`: "eos" as CLIP ViT-L (SD1, SDXL's first encoder), or "zero" as OpenCLIP (SD2, SDXL's second encoder).
     """
-    fill = EOS if pad == "eos" else 0
-    rows: list[list[int]] = []
+    rows = [_chunked(token_ids(text), max_tokens, (BOS, EOS), EOS if pad == "eos" else 0) for text in texts]
+    return torch.tensor(rows, dtype=torch.long).reshape(len(texts), -1, CHUNK + 2)
+
+
+def tokenize_weighted(
+    texts: Sequence[str], max_tokens: int = CHUNK, pad: str = "eos"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`tokenize` of texts with (words:1.2), each stretch by itself, and the weight of each token [n, chunks, 77]."""
+    ids: list[list[int]] = []
+    weights: list[list[float]] = []
     for text in texts:
-        ids = token_ids(text)[:max_tokens]
-        for start in range(0, max_tokens, CHUNK):
-            part = [BOS, *ids[start : start + CHUNK], EOS]
-            rows.append(part + [fill] * (CHUNK + 2 - len(part)))
-    return torch.tensor(rows, dtype=torch.long).reshape(len(texts), max_tokens // CHUNK, CHUNK + 2)
+        stretches = [(token_ids(s.text), s.weight) for s in segments(text) if not s.new_chunk]
+        found = [(token, weight) for tokens, weight in stretches for token in tokens]
+        ids.append(_chunked([token for token, _ in found], max_tokens, (BOS, EOS), EOS if pad == "eos" else 0))
+        weights.append(_chunked([weight for _, weight in found], max_tokens, (1.0, 1.0), 1.0))
+    shape = (len(texts), -1, CHUNK + 2)
+    return torch.tensor(ids, dtype=torch.long).reshape(shape), torch.tensor(weights).reshape(shape)
+
+
+def _chunked(values: list[Any], max_tokens: int, marks: tuple[Any, Any], fill: Any) -> list[Any]:
+    """Chunks of 75 between two marks, filled up, one after the other."""
+    row: list[Any] = []
+    for start in range(0, max_tokens, CHUNK):
+        part = [marks[0], *values[start : min(start + CHUNK, max_tokens)], marks[1]]
+        row += part + [fill] * (CHUNK + 2 - len(part))
+    return row

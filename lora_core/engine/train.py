@@ -125,7 +125,8 @@ def batch_loss(run: Run, batch: Batch, epoch: int, step: int, micro: int) -> tor
     seen = perturbed(settings, noise, seed, step, micro)
     timesteps = draw_timesteps(settings, len(latents), seed, step, micro)
     noised = diffuse(latents, noise, timesteps, run.alphas_bar, run.prediction, seen)
-    captions = [run.dataset.caption(item, epoch) for item in batch.items]
+    warm = tag_warmth(run.job, step, run.total_steps)
+    captions = [run.dataset.caption(item, epoch, warm) for item in batch.items]
     with autocast(run.device, run.dtype):
         text = run.encode(captions)
         arguments = unet_arguments(text, run.time_ids(batch), run.device)
@@ -142,6 +143,13 @@ def batch_loss(run: Run, batch: Batch, epoch: int, step: int, micro: int) -> tor
         run.cache.masks(batch),
         None if weights is None else torch.tensor(weights),
     )
+
+
+def tag_warmth(job: TrainJob, step: int, total: int) -> float:
+    """The share of the tag warm-up that is done."""
+    length = job.captions.tag_warmup
+    steps = length if length >= 1 else math.floor(length * total)
+    return min(1.0, step / steps) if steps else 1.0
 
 
 def prior_target(
