@@ -68,8 +68,8 @@ class Wish:
         ]
 
 
-def settings_for(wish: Wish) -> dict[str, Any]:
-    """The leaf settings of a TrainJob that the wish decides, by name. Raises ConfigError.
+def settings_for(wish: Wish, steps: int | None = None) -> dict[str, Any]:
+    """The leaf settings of a TrainJob that the wish decides, by name; `steps` overrides its length. Raises ConfigError.
 
     The table follows presets in wide use (Civitai's trainers, hollowstrawberry's notebook, sd-scripts' documentation):
     their ranks and rates, and their number of pictures seen, so that the steps follow from the batch size.
@@ -83,7 +83,8 @@ def settings_for(wish: Wish) -> dict[str, Any]:
     if wish.low_memory:
         chosen |= {"accumulation": chosen["batch_size"], "batch_size": 1, "gradient_checkpointing": True}
     per_step = chosen["batch_size"] * chosen["accumulation"]
-    chosen["steps"] = max(50, round(views * _EFFORT[wish.effort] * _share(wish.pictures) / per_step / 10) * 10)
+    by_views = max(50, round(views * _EFFORT[wish.effort] * _share(wish.pictures) / per_step / 10) * 10)
+    chosen["steps"] = steps or by_views
     chosen["save_every_steps"] = max(25, round(chosen["steps"] / _SAVES))
     chosen["preview_every_steps"] = chosen["save_every_steps"]
     return chosen
