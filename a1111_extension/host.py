@@ -159,6 +159,26 @@ def on(event: str, callback: Callable[..., Any]) -> None:
         register(callback)
 
 
+def script_class(picture_begins: Callable[[Any], None]) -> type:
+    """An invisible script that is told before the host makes a picture; the host finds it in scripts/lora_loom.py."""
+    scripts = the("scripts")
+
+    class LoraLoomScript(scripts.Script):  # type: ignore[name-defined,misc]
+        def title(self) -> str:
+            return "LoRA Loom"
+
+        def show(self, is_img2img: bool) -> Any:
+            return scripts.AlwaysVisible
+
+        def ui(self, is_img2img: bool) -> None:
+            return None
+
+        def before_process(self, p: Any, *_: Any) -> None:
+            picture_begins(p)
+
+    return LoraLoomScript
+
+
 def option(option_name: str, default: Any) -> Any:
     return getattr(the("shared").opts, PREFIX + option_name, default)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .host import is_forge, lora_extension, the
@@ -52,7 +52,8 @@ def forget_in_forge(model: Any) -> None:
 def models() -> list[Any]:
     """The loaded models, the current one first. Loads nothing."""
     data = the("sd_models").model_data
-    return [m for m in dict.fromkeys([data.sd_model, *getattr(data, "loaded_sd_models", ())]) if m is not None]
+    others = [model for model in getattr(data, "loaded_sd_models", ()) if model is not data.sd_model]
+    return [model for model in (data.sd_model, *others) if model is not None]
 
 
 def accelerator() -> tuple[str, int] | None:
@@ -96,26 +97,6 @@ def draws() -> bool:
     """Whether the host makes a picture now."""
     state = the("shared").state
     return bool(state.job) or bool(state.job_count)
-
-
-def script_class(picture_begins: Callable[[Any], None]) -> type:
-    """An invisible script that is told before the host makes a picture; the host finds it in scripts/lora_loom.py."""
-    scripts = the("scripts")
-
-    class LoraLoomScript(scripts.Script):  # type: ignore[name-defined,misc]
-        def title(self) -> str:
-            return "LoRA Loom"
-
-        def show(self, is_img2img: bool) -> Any:
-            return scripts.AlwaysVisible
-
-        def ui(self, is_img2img: bool) -> None:
-            return None
-
-        def before_process(self, p: Any, *_: Any) -> None:
-            picture_begins(p)
-
-    return LoraLoomScript
 
 
 def say_below_picture(p: Any, text: str) -> None:

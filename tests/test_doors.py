@@ -21,6 +21,10 @@ A1111 = """
 import importlib.util
 spec = importlib.util.spec_from_file_location("lora_loom.py", {root} + "/scripts/lora_loom.py")
 door = importlib.util.module_from_spec(spec)
+callbacks, scripts = types.ModuleType("modules.script_callbacks"), types.ModuleType("modules.scripts")
+callbacks.on_ui_tabs = callbacks.on_ui_settings = callbacks.on_app_started = lambda callback: None
+scripts.Script, scripts.AlwaysVisible = type("Script", (), dict()), object()
+sys.modules.update((m.__name__, m) for m in (types.ModuleType("modules"), callbacks, scripts))
 def enter():
     before = sys.path
     sys.path = [{root}] + sys.path

@@ -91,7 +91,8 @@ class FakeHost:
     def confined(self, kind, job):
         from lora_core.confine import confine_job
 
-        return confine_job(self.filled(kind, job), (self.root, DEMO), (self.root,))
+        models = (*self.lora_folders(), *self.checkpoint_folders())
+        return confine_job(self.filled(kind, job), (*models, self.root, DEMO), (*models, self.root))
 
     def filled(self, kind, job):
         if getattr(job, "output_dir", None) == "":
