@@ -44,6 +44,7 @@ class CaptionRules:
     secondary_separator: str = ""
     wildcards: bool = False
     warmup_least: int = 0
+    trigger_first: bool = False
 
 
 def decode_text(data: bytes) -> tuple[str, str]:
@@ -155,6 +156,9 @@ def one_line(text: str, separator: str = ",") -> str:
 def with_trigger(caption: str, rules: CaptionRules) -> str:
     """The caption with the trigger in front unless it holds the trigger as a word of its own already."""
     trigger = rules.trigger.strip()
+    if trigger and rules.trigger_first and holds(caption, trigger) and not rules.keep_separator:
+        found = tags(caption, rules.separator)
+        return _join(sorted(found, key=lambda tag: not holds(tag, trigger)), rules.separator)
     if not trigger or holds(rules.prefix, trigger) or holds(caption, trigger) or holds(rules.suffix, trigger):
         return caption
     return _join([trigger, caption], rules.separator) if caption else trigger

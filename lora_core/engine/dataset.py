@@ -18,6 +18,7 @@ from lora_core.engine.survey import Findings, report_on
 from lora_core.errors import DatasetError, FileError
 from lora_core.folders import Caption, CaptionFiles, Folder, Walk, caption_suffix
 from lora_core.jobs.train import Subset, TrainJob
+from lora_core.picture_traits import Traits, traits
 from lora_core.pictures import content_hash, decode, read_bytes
 
 __all__ = ["Batch", "Dataset", "Item", "Picture", "open_dataset"]
@@ -45,6 +46,7 @@ class Look:
     size: Size = (0, 0)
     frames: int = 1
     reason: str = ""
+    traits: Traits | None = None
 
 
 def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: Path | None = None) -> Dataset:
@@ -63,6 +65,8 @@ def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: 
     pictures = load_pictures(training, rules, index, findings)
     held_out = load_pictures(kept_out, rules, index, findings)
     index.save()
+    if job.dataset.drop_copies:
+        pictures = without_copies(pictures, findings)
     pictures, held_out = divided(job, pictures, held_out, findings)
     if pictures and all(picture.is_class for picture in pictures):
         raise DatasetError("Only class pictures were found: name the folder with the pictures to learn, too.")
@@ -157,15 +161,18 @@ def other_notes(folders: Sequence[Folder]) -> list[str]:
 
 
 class PictureIndex:
-    """Remembers {content hash: (width, height, frames)} of contents that decoded, in a JSON file (None: nowhere)."""
+    """Remembers size, frames and traits of contents that decoded, by content hash, in a JSON file (None: nowhere)."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._known: dict[str, tuple[int, int, int]] = {}
+        self._known: dict[str, tuple[int, int, int, str, str, float]] = {}
         self._fresh = False
         try:
             data = json.loads(path.read_text("utf-8")) if path else {}
-            self._known = {str(key): (int(w), int(h), int(n)) for key, (w, h, n) in data.items()}
+            self._known = {
+                str(key): (int(w), int(h), int(n), f"{int(mark, 16):x}", bytes.fromhex(small).hex(), float(detail))
+                for key, (w, h, n, mark, small, detail) in data.items()
+            }
         except (OSError, ValueError, TypeError, AttributeError):
             self._known = {}
 
@@ -175,14 +182,15 @@ class PictureIndex:
             data = read_bytes(path)
             mark = content_hash(data)
             if mark in self._known:
-                width, height, frames = self._known[mark]
-                return Look(mark, (width, height), frames)
+                width, height, frames, finger, small, detail = self._known[mark]
+                return Look(mark, (width, height), frames, traits=Traits(int(finger, 16), small, detail))
             pixels = decode(data)
         except FileError as error:
             return Look(reason=str(error))
-        self._known[mark] = (*pixels.size, pixels.frames)
+        found = traits(pixels)
+        self._known[mark] = (*pixels.size, pixels.frames, f"{found.fingerprint:x}", found.thumbnail, found.detail)
         self._fresh = True
-        return Look(mark, pixels.size, pixels.frames)
+        return Look(mark, pixels.size, pixels.frames, traits=found)
 
     def save(self) -> None:
         """Write what is new; a folder that cannot be written costs only time."""
@@ -211,6 +219,8 @@ def load_pictures(files: Sequence[File], rules: BucketRules, index: PictureIndex
         except (FileError, DatasetError) as error:
             findings.faults.append(Fault(file.name, str(error)))
             continue
+        if look.traits is not None:
+            findings.traits[look.content_hash] = look.traits
         if look.frames > 1:
             findings.notes.append(f"{file.name} has {look.frames} frames; the first is used.")
         text = file.caption.text if file.caption else ""
@@ -232,6 +242,18 @@ def checked_mask(path: Path | None, size: Size) -> str:
     if abs(mask[0] * size[1] - mask[1] * size[0]) > max(*mask, *size):
         raise FileError(f"its mask {path.name} is {mask[0]} x {mask[1]}, the picture {size[0]} x {size[1]}")
     return content_hash(data)
+
+
+def without_copies(pictures: list[Picture], findings: Findings) -> list[Picture]:
+    """Each content once, as the first of its names."""
+    first: dict[tuple[str, bool], Picture] = {}
+    for picture in pictures:
+        first.setdefault((picture.content_hash, picture.is_class), picture)
+    kept = list(first.values())
+    if len(kept) < len(pictures):
+        names = shown([p.name for p in pictures if p not in kept])
+        findings.notes.append(f"Copies of other pictures, left out: {names}.")
+    return kept
 
 
 def divided(

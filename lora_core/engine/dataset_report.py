@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lora_core.buckets import Size
@@ -59,6 +59,16 @@ class LongestCaption:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """One finding: `sentence` says what and what to do; `change` holds settings that do it safely, if any do."""
+
+    kind: str
+    sentence: str
+    names: tuple[str, ...] = ()
+    change: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DatasetReport:
     """Figures and sentences about a dataset; names are paths relative to the folder that the job names."""
 
@@ -77,6 +87,7 @@ class DatasetReport:
     longest: LongestCaption | None = None
     previews: tuple[CaptionPreview, ...] = ()
     notes: tuple[str, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
     def text(self) -> list[str]:
         """The report as lines for a person."""
@@ -107,8 +118,7 @@ class DatasetReport:
         if self.faults:
             listed = "; ".join(f"{fault.name}: {fault.reason}" for fault in self.faults)
             lines.append(f"{_count(len(self.faults), 'file')} left out. {listed}.")
-        lines += [f"The same picture more than once: {shown(group)}." for group in self.duplicates]
-        return lines
+        return lines + [one.sentence for one in self.advice]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values under the fields' names."""

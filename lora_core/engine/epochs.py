@@ -186,6 +186,7 @@ def caption_rules(job: TrainJob, subset: Subset) -> CaptionRules:
         suffix=subset.caption_suffix or "",
         caption_dropout=subset.caption_dropout or 0.0,
         tag_dropout=subset.tag_dropout or 0.0,
+        trigger_first=job.captions.trigger_first,
         keep_separator=job.captions.keep_separator,
         secondary_separator=job.captions.secondary_separator,
         wildcards=job.captions.wildcards,

@@ -16,6 +16,7 @@ from torch import nn
 
 from lora_core.architecture import Architecture, architecture_of
 from lora_core.engine import base_loras, models, network, resume
+from lora_core.engine.advice import advised
 from lora_core.engine.averages import Ema
 from lora_core.engine.cache import LatentCache
 from lora_core.engine.conditioning import Encode, TextRules, live_encoder
@@ -98,9 +99,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
         torch.set_num_threads(job.memory.threads)
     yield Stage("Reading the base and the pictures")
     architecture = checked_architecture(job)
-    dataset = open_dataset(job, lambda text: len(token_ids(text)), cache_folder(job) / "pictures.json")
-    for line in dataset.report.text():
-        yield Note(line)
+    job, dataset = yield from looked_at(job)
     cache = yield from cached_latents(job, architecture, dataset, device)
     start = read_start(job, architecture, rates(job, architecture)) if job.network.start_from else None
     sizes = branch_sizes(job, architecture, start)
@@ -183,6 +182,24 @@ def component_hash(path: str, architecture: Architecture, component: str, alone:
             digest.update(f"{name}{file.dtype(name)}{shape}".encode())
             digest.update(file.read(name, torch.float32, rows).numpy().tobytes())
     return digest.hexdigest()
+
+
+def looked_at(job: TrainJob) -> Generator[Event, None, tuple[TrainJob, Dataset]]:
+    """The pictures and what is said about them; the job with the safe advice followed, where that is wanted."""
+    known = cache_folder(job) / "pictures.json"
+
+    def opened(job: TrainJob) -> Dataset:
+        return open_dataset(job, lambda text: len(token_ids(text)), known)
+
+    dataset = opened(job)
+    changes = {name: value for one in dataset.report.advice for name, value in one.change.items()}
+    if job.dataset.apply_advice and changes:
+        job = advised(job, dataset.report.advice)
+        dataset = opened(job)
+        yield Note(f"As advised: {', '.join(f'{name} = {value}' for name, value in changes.items())}.")
+    for line in dataset.report.text():
+        yield Note(line)
+    return job, dataset
 
 
 def branch_sizes(job: TrainJob, architecture: Architecture, start: Start | None) -> dict[str, network.Size]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_core.captions import fixed_caption
+from lora_core.engine.advice import advice
 from lora_core.engine.dataset_report import (
     BucketCount,
     CaptionPreview,
@@ -19,9 +20,9 @@ from lora_core.engine.dataset_report import (
     longest_caption,
 )
 from lora_core.engine.epochs import Dataset, Picture, caption_rules, steps_per_epoch
+from lora_core.picture_traits import Traits
 
 PREVIEWS = 3
-MANY_REPEATS = 200
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Findings:
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    traits: dict[str, Traits] = field(default_factory=dict)
 
 
 def report_on(
@@ -41,6 +43,7 @@ def report_on(
     steps = steps_per_epoch(batches, job)
     limit = job.captions.max_tokens
     texts = {p.name: fixed_caption(p.caption, caption_rules(job, p.subset)) for p in pictures}
+    longest = longest_caption(texts, limit, count_tokens) if count_tokens else None
     return DatasetReport(
         pictures=len(pictures),
         captioned=sum(p.path in captioned for p in pictures),
@@ -54,9 +57,10 @@ def report_on(
         batches_per_epoch=batches,
         steps_per_epoch=steps,
         steps=job.length.steps or job.length.epochs * steps,
-        longest=longest_caption(texts, limit, count_tokens) if count_tokens else None,
+        longest=longest,
         previews=previews(dataset, limit, count_tokens),
-        notes=(*findings.notes, *advice(dataset, texts)),
+        notes=tuple(findings.notes),
+        advice=advice(dataset, findings.traits, longest),
     )
 
 
@@ -89,16 +93,3 @@ def previews(dataset: Dataset, limit: int, count_tokens: CountTokens | None) -> 
         kept, cut = cut_at(text, limit, count_tokens) if count_tokens else (text, "")
         found.append(CaptionPreview(dataset.picture_of(item).name, kept, cut))
     return tuple(found)
-
-
-def advice(dataset: Dataset, texts: dict[str, str]) -> list[str]:
-    """Sentences on what is probably not meant."""
-    found: list[str] = []
-    if not any(texts.values()):
-        found.append("No picture has a caption and no trigger word is set: the LoRA cannot be called by a word.")
-    for subset in subset_counts(dataset.pictures):
-        if subset.repeats > MANY_REPEATS:
-            found.append(f"Each picture of {subset.name} counts {subset.repeats} times an epoch; is that meant?")
-    if dataset.job.dataset.held_out and not dataset.held_out:
-        found.append("The held-out folder has no picture that can be used; no held-out loss will be measured.")
-    return found

@@ -62,6 +62,10 @@ class Dataset:
         1, "Repeats", "How often each picture counts in an epoch (kohya folders bring their own).", min=1, max=10000
     )
     flip: bool = setting(False, "Random flip", "Mirror half of the pictures. Off for asymmetric characters and text.")
+    drop_copies: bool = setting(False, "Leave out copies", "The same file twice counts once.", advanced=True)
+    apply_advice: bool = setting(
+        False, "Apply safe advice", "What the look at the pictures advises and cannot harm is done.", advanced=True
+    )
     masks: str = setting(
         "", "Masks", "Folder with masks named as the pictures: white is learned, black is not.", widget="folder"
     )
@@ -87,6 +91,9 @@ class Captions:
     trigger: str = setting("", "Trigger word", "Put in front of every caption that does not hold it already.")
     caption_extension: str = setting(
         "", "Caption extension", "Empty: .txt, .caption, .json and metadata.jsonl are all looked for.", advanced=True
+    )
+    trigger_first: bool = setting(
+        False, "Trigger to the front", "In captions that hold it elsewhere, too.", advanced=True
     )
     shuffle: bool = setting(True, "Shuffle tags", "Shuffle the comma-separated tags at each use.")
     keep_tokens: int = setting(
