@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--cfg", type=float, default=5.0)
     parser.add_argument("--grid", type=Path, default=WORK / "evaluate.png")
     options = parser.parse_args()
+    options.grid.parent.mkdir(parents=True, exist_ok=True)
     wanted = prompts(options.samples, 0)
     request = SampleRequest(
         prompts=tuple(text for text, _ in wanted), seeds=tuple(range(len(wanted))), width=128, height=128,
@@ -79,8 +80,8 @@ def main() -> None:
     )  # fmt: skip
     models = load_models(options.base, torch.float32, "cpu")
     pictures = [np.asarray(picture) for picture in sample_pictures(models, request)]
-    grid(pictures[:128]).save(options.grid)
     report([named for _, named in wanted], pictures)
+    grid(pictures[:128]).save(options.grid)
 
 
 if __name__ == "__main__":
