@@ -32,6 +32,7 @@ VERBS = {
     "img2img": "draw over a picture",
     "inpaint": "repaint a part of a picture",
     "choose": "compare the saves of a training and recommend one",
+    "keep": "keep one save, with its strength written down, and remove others if asked",
     "demo": "train and measure the shipped character, then draw a page about it",
     "merge": "merge several LoRAs into one",
     "merge-checkpoint": "bake LoRAs into a checkpoint",
@@ -41,11 +42,13 @@ VERBS = {
     "repair": "put hashes, alphas, metadata and keys of a LoRA right",
     "metadata": "show or edit what a LoRA says about itself",
     "inspect": "say what is in a LoRA or a checkpoint",
+    "like": "say how a LoRA was trained, as settings for training",
     "recipe": "say how a picture of A1111 or ComfyUI was made, and make it again",
     "doctor": "say what works here and what to do about the rest",
 }
 ENTRY_POINTS = {
     "inspect": "lora_core.cli_inspect:main",
+    "like": "lora_core.cli_like:main",
     "recipe": "lora_core.cli_recipe:main",
     "doctor": "lora_core.doctor:main",
 }
@@ -117,6 +120,7 @@ def parser() -> Parser:
         sub.add_argument("--worker", action="store_true", help="run in a child process, as the hosts do")
         if verb == "train":
             sub.add_argument("--kohya", metavar="FILE", help="read sd-scripts TOML or a kohya_ss preset (JSON)")
+            sub.add_argument("--like", metavar="LORA", help="take the settings that a LoRA's metadata tell")
         if "loras" in RUNNERS[verb].job.__dataclass_fields__:
             sub.add_argument("--lora", action="append", metavar="FILE[:STRENGTH]", help="apply a LoRA; may be repeated")
         add_settings(sub, RUNNERS[verb].job)
@@ -140,7 +144,7 @@ def do(options: argparse.Namespace) -> int:
 
 
 def build(options: argparse.Namespace) -> Any:
-    """The job: defaults, then --kohya or --config, then flags."""
+    """The job: defaults, then --kohya or --like, then --config, then flags."""
     cls = RUNNERS[options.verb].job
     job = cls()
     if getattr(options, "kohya", None):
@@ -149,6 +153,12 @@ def build(options: argparse.Namespace) -> Any:
         job, notes = read_kohya(options.kohya)
         for note in notes:
             say(f"{options.kohya}: {note}")
+    if getattr(options, "like", None):
+        from lora_core.train_like import job_like
+
+        job, notes = job_like(options.like)
+        for note in notes:
+            say(f"{options.like}: {note}")
     if options.config:
         job = from_json(cls, {**to_json(job), **settings_file(Path(options.config), options.verb)})
     job = replace_by_name(job, given_settings(options, cls))

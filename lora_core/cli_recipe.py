@@ -63,7 +63,7 @@ def lines(picture: str, recipe: Recipe) -> Iterator[str]:
 
 def flags(job: Any) -> Iterator[str]:
     """The command-line flags that differ from the defaults, quoted for a shell."""
-    for use in job.loras:
+    for use in getattr(job, "loras", ()):
         text = use.text_encoder_strength
         yield f"--lora {shlex.quote(f'{use.path}:{use.strength:g}' + ('' if text is None else f':{text:g}'))}"
     for s in describe(type(job)):
@@ -75,7 +75,7 @@ def flags(job: Any) -> Iterator[str]:
         if isinstance(value, bool):
             yield flag(s.name) if value else negation(s.name)
         elif isinstance(value, tuple):
-            yield f"{flag(s.name)} {shlex.join(map(str, value))}"
+            yield f"{flag(s.name)} {shlex.join(map(str, value))}".rstrip()
         else:
             yield f"{flag(s.name)} {shlex.quote(str(value))}"
 

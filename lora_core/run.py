@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lora_core.commands import Commands
 from lora_core.errors import ConfigError, DiskFull, EngineMissing, LoomError, OutOfMemory
 from lora_core.events import Event
-from lora_core.jobs import ChooseJob, GenerateJob, Img2ImgJob, InpaintJob, TrainJob
+from lora_core.jobs import ChooseJob, GenerateJob, Img2ImgJob, InpaintJob, KeepJob, TrainJob
 from lora_core.jobs.demo import DemoJob
 from lora_core.jobs.files import ConvertJob, InspectJob, MetadataJob, RepairJob
 from lora_core.jobs.tools import ExtractJob, MergeIntoCheckpointJob, MergeJob, ResizeJob
@@ -32,6 +32,7 @@ RUNNERS: dict[str, Runner] = {
     "img2img": Runner(Img2ImgJob, "lora_core.engine.img2img:img2img"),
     "inpaint": Runner(InpaintJob, "lora_core.engine.inpaint:inpaint"),
     "choose": Runner(ChooseJob, "lora_core.engine.choose:choose"),
+    "keep": Runner(KeepJob, "lora_core.keep_save:keep"),
     "demo": Runner(DemoJob, "lora_core.demo:run_demo"),
     "merge": Runner(MergeJob, "lora_core.merge:merge"),
     "merge-checkpoint": Runner(MergeIntoCheckpointJob, "lora_core.merge_checkpoint:merge_into_checkpoint"),

@@ -52,3 +52,23 @@ class ChooseJob:
         if not self.output_dir:
             found.append("No folder for the report is named: set output_dir.")
         return found
+
+
+@dataclass(frozen=True)
+class KeepJob:
+    """Keep one save: its recommended strength goes into the file and into A1111's sidecar NAME.json."""
+
+    lora: str = setting("", "LoRA to keep", "The save that was chosen.", widget="lora")
+    strength: float = setting(1.0, "Recommended strength", min=0.01, max=4)
+    trigger: str = setting("", "Trigger words", "Empty: those that the file names already.")
+    remove: tuple[str, ...] = setting(
+        (), "Remove these saves", "Other saves of the training, file by file.", widget="lines"
+    )
+
+    def problems(self) -> list[str]:
+        found = problems(self)
+        if not self.lora:
+            found.append("No LoRA is named: set lora.")
+        if self.lora in self.remove:
+            found.append("The save to keep is also among those to remove: take it out of remove.")
+        return found

@@ -151,7 +151,8 @@ def infotext_of(answer: dict[str, Any]) -> str:
 
 def test_we_read_what_the_running_a1111_writes(live: A1111) -> None:
     for name, (fields, expected) in TXT2IMG.items():
-        asked = {**LIVE, "prompt": PROMPT.replace("<lora:one:0.8>", ""), "override_settings": SETTINGS, **fields}
+        prompt = f"{name} {PROMPT}".replace("<lora:one:0.8>", "")  # another each time: A1111 keeps conditionings
+        asked = {**LIVE, "prompt": prompt, "override_settings": SETTINGS, **fields}
         found = recipe_a1111(infotext_of(live.ask("txt2img", asked)))
         assert found.kind == "generate" and found.unmapped == (), name
         job = found.job
