@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from . import dataset, generate, routes, tools, train, use
+from . import dataset, epochs, generate, inpaint, recipe, routes, tools, train, use
 from .declare import Node
 
-NODES: tuple[Node, ...] = (*train.NODES, *dataset.NODES, *use.NODES, *generate.NODES, *tools.NODES)
+NODES: tuple[Node, ...] = (
+    *train.NODES,
+    *dataset.NODES,
+    *epochs.NODES,
+    *use.NODES,
+    *generate.NODES,
+    *inpaint.NODES,
+    *recipe.NODES,
+    *tools.NODES,
+)
 
 
 def begin() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,10 @@ CATEGORY = "LoRA Loom"
 
 IMAGE, MASK, LATENT, MODEL, CLIP, LORA_MODEL = "IMAGE", "MASK", "LATENT", "MODEL", "CLIP", "LORA_MODEL"
 STRING, INT, FLOAT, BOOLEAN, COMBO = "STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"
-DATASET, LORAS, PLAN = "LORALOOM_DATASET", "LORALOOM_LORAS", "LORALOOM_INPAINT_PLAN"
+VAE = "VAE"
+DATASET, LORAS, PLAN, RECIPE = "LORALOOM_DATASET", "LORALOOM_LORAS", "LORALOOM_INPAINT_PLAN", "LORALOOM_RECIPE"
+# Outputs that fit the lists of ComfyUI's own samplers; `host` puts those lists in their place.
+SAMPLER_NAME, SCHEDULER_NAME = "LORALOOM_SAMPLER_NAME", "LORALOOM_SCHEDULER_NAME"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Result:
 class Node:
     """One node. `inputs` is called when ComfyUI asks, so that lists of files are fresh.
 
-    `run(context, values)` does the work; `fingerprint(values)` tells a change that the inputs do not show;
+    `run(context, values)` does the work, or is named as "module:function" and imported when first needed, so that
+    ComfyUI starts fast; `fingerprint(values)` tells a change that the inputs do not show;
     `shows`: the node is worth running by itself; `as_lists`: every input comes as a list.
     """
 
@@ -66,11 +71,17 @@ class Node:
     help: str
     inputs: Callable[[], tuple[Port, ...]]
     outputs: tuple[Out, ...]
-    run: Callable[[Context, dict[str, Any]], Result]
+    run: Callable[[Context, dict[str, Any]], Result] | str
     fingerprint: Callable[[dict[str, Any]], Any] | None = None
     shows: bool = False
     as_lists: bool = False
     group: str = ""
+
+    def execute(self, context: Context, values: dict[str, Any]) -> Result:
+        if not isinstance(self.run, str):
+            return self.run(context, values)
+        module, _, name = self.run.partition(":")
+        return getattr(importlib.import_module(f".{module}", __package__), name)(context, values)
 
     @property
     def category(self) -> str:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import functools
-import uuid
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lora_core.jobs import GenerateJob, Img2ImgJob, InpaintJob
-from lora_core.png_text import add_texts
-from lora_core.settings import groups, replace_by_name
+from lora_core.settings import groups
 
-from . import host, places
-from .declare import COMBO, IMAGE, LORAS, MASK, PREFIX, STRING, Context, Node, Out, Port, Result
-from .pictures import first, image_of, kept_picture, matched_mask, pictures_of, read_picture
+from .declare import COMBO, IMAGE, LORAS, MASK, PREFIX, RECIPE, STRING, Context, Node, Out, Port, Result
 from .widgets import port, ports, settings, values_of
-from .work import Done, perform
 
 SAVE, SHOW = "save to output", "only show"
 GIVEN = ("name", "lora_dirs", "embedding_dirs", "image", "mask", "picture_format")
+LOCAL = ("device", "dtype", "low_memory", "preview_every_steps")
 SOFT = "LORALOOM_OPTIONS_SOFT"
 
 
@@ -34,6 +29,7 @@ def inputs(job: type) -> tuple[Port, ...]:
     sockets += [Port("mask", MASK, "Mask", "White is repainted.")] if job is InpaintJob else []
     widgets = [sized(port(s), drawn_over) for s in own_settings(job)]
     more = [Port("loras", LORAS, "LoRAs", "From LoRA Stack; <lora:name:1> in the prompt works as well.", True)]
+    more += [Port("recipe", RECIPE, "Recipe", "From Recipe from Picture: replaces the widgets that it tells.", True)]
     more += [Port("options_soft", SOFT, "Soft inpainting", "From Soft Inpaint.", True)] if job is InpaintJob else []
     kept = {"options": [SAVE, SHOW], "default": SAVE}
     return (
@@ -52,62 +48,9 @@ def sized(widget: Port, drawn_over: bool) -> Port:
     return replace(widget, help="0: the picture's own.", options={**widget.options, "default": 0, "min": 0})
 
 
-def run(job: type, context: Context, values: dict[str, Any]) -> Result:
-    values = {**values, **(values.get("options_soft") or {})}
-    chosen = values_of(settings(job, leave_out=GIVEN), values)
-    folder = places.temp_folder() / uuid.uuid4().hex[:16]
-    dirs = {f"{kind}_dirs": tuple(map(str, host.folders(listed))) for kind, listed in SEARCHED.items()}
-    given = {**chosen, **drawn_on(job, values), **dirs, "output_dir": str(folder), "name": "picture"}
-    made = replace(replace_by_name(job(), given), loras=tuple(values.get("loras") or ()))
-    done = perform(context, made, made.prompt[:60])
-    return kept(context, done, values)
-
-
-SEARCHED = {"lora": "loras", "embedding": "embeddings"}
-
-
-def drawn_on(job: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Picture, mask and size of a job that draws over a picture."""
-    if not issubclass(job, Img2ImgJob):
-        return {}
-    picture = pictures_of(first(values["image"], "This node"))[0]
-    width, height = (values[name] or size for name, size in zip(("width", "height"), picture.size))
-    found: dict[str, Any] = {"image": kept_picture(picture), "width": eighth(width), "height": eighth(height)}
-    if job is InpaintJob:
-        found["mask"] = kept_picture(matched_mask(values["mask"], picture))
-    return found
-
-
 def eighth(side: int) -> int:
     """Sides are multiples of 8."""
     return max(64, round(side / 8) * 8)
-
-
-def kept(context: Context, done: Done, values: dict[str, Any]) -> Result:
-    """The pictures as IMAGE, and as files with the host's metadata beside A1111's."""
-    made = [Path(path) for path in done.finished.outputs]
-    saves = values.get("save", SAVE) == SAVE
-    root = host.output_folder() if saves else host.temp_folder()
-    folder, name, number = host.next_pictures(values.get("name") or "LoRA Loom", root)
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = [read_picture(path) for path in made]
-    shown = []
-    for index, path in enumerate(made):
-        target = folder / f"{name}_{number + index:05}_.png"
-        add_texts(path, target, graph_texts(context))
-        place = "" if folder == root else folder.relative_to(root).as_posix()
-        shown.append({"filename": target.name, "subfolder": place, "type": "output" if saves else "temp"})
-    texts = [picture.info.get("parameters", "") for picture in pictures]
-    return Result((image_of(pictures), "\n\n".join(texts)), {"images": shown, "lora_loom": [done.id]})
-
-
-def graph_texts(context: Context) -> dict[str, str]:
-    """What ComfyUI itself writes into pictures: the graph as queued and as drawn."""
-    if not host.keeps_metadata():
-        return {}
-    found = {"prompt": context.prompt} if context.prompt is not None else {}
-    found |= dict(context.page or {})
-    return {key: places.as_json(value) for key, value in found.items()}
 
 
 def soft_inputs() -> tuple[Port, ...]:
@@ -123,8 +66,10 @@ def run_soft(context: Context, values: dict[str, Any]) -> Result:
 
 def node(job: type, id: str, title: str, help: str) -> Node:
     outputs = (Out(IMAGE, "images"), Out(STRING, "parameters", "A1111's text of each picture."))
-    asked, done = functools.partial(inputs, job), functools.partial(run, job)
-    return Node(f"{PREFIX}{id}", title, help, asked, outputs, done, shows=True, group="Pictures")
+    asked = functools.partial(inputs, job)
+    return Node(
+        f"{PREFIX}{id}", title, help, asked, outputs, f"run_generate:{id.lower()}", shows=True, group="Pictures"
+    )
 
 
 NODES = (

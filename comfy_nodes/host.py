@@ -8,13 +8,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .declare import BOOLEAN, COMBO, FLOAT, INT, STRING, Context, Node, Port
+from .declare import (
+    BOOLEAN,
+    COMBO,
+    FLOAT,
+    INT,
+    SAMPLER_NAME,
+    SCHEDULER_NAME,
+    STRING,
+    Context,
+    Node,
+    Out,
+    Port,
+)
 
 OWN_FOLDER = "lora_loom"
 WIDGETS = (BOOLEAN, COMBO, FLOAT, INT, STRING)
 
 
-# Folders and files -------------------------------------------------------------------------------------------------
+# Folders and files
 
 
 def folders(kind: str) -> list[Path]:
@@ -49,6 +61,12 @@ def input_folder() -> Path:
     import folder_paths  # type: ignore[import-not-found]
 
     return Path(folder_paths.get_input_directory())
+
+
+def input_files() -> list[str]:
+    """The files of the input folder itself, as Load Image lists them."""
+    folder = input_folder()
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_file()) if folder.is_dir() else []
 
 
 def output_folder() -> Path:
@@ -87,7 +105,7 @@ def keeps_metadata() -> bool:
     return not getattr(args, "disable_metadata", False)
 
 
-# Execution -----------------------------------------------------------------------------------------------------------
+# Execution
 
 
 def interrupted() -> bool:
@@ -161,7 +179,7 @@ def add_route(method: str, path: str, answer: Callable[[dict[str, str]], Any]) -
     getattr(server.routes, method)(path)(handle)
 
 
-# Models ----------------------------------------------------------------------------------------------------------------
+# Models
 
 
 @contextlib.contextmanager
@@ -231,7 +249,7 @@ def family_of(model: Any) -> str:
     return ""
 
 
-# Nodes -----------------------------------------------------------------------------------------------------------------
+# Nodes
 
 
 def has_v3() -> bool:
@@ -254,10 +272,7 @@ def v3(node: Node) -> type:
             category=node.category,
             description=node.help,
             inputs=[_v3_input(io, port) for port in node.inputs()],
-            outputs=[
-                io.Custom(out.type).Output(f"out_{n}", out.label, out.help, out.many)
-                for n, out in enumerate(node.outputs)
-            ],
+            outputs=[v3_output(io, f"out_{n}", out) for n, out in enumerate(node.outputs)],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=node.shows,
             is_input_list=node.as_lists,
@@ -265,7 +280,7 @@ def v3(node: Node) -> type:
 
     def execute(cls: Any, **values: Any) -> Any:
         hidden = cls.hidden
-        result = node.run(Context(str(hidden.unique_id or ""), hidden.prompt, hidden.extra_pnginfo), values)
+        result = node.execute(Context(str(hidden.unique_id or ""), hidden.prompt, hidden.extra_pnginfo), values)
         return io.NodeOutput(*result.values, ui=dict(result.ui) if result.ui else None)
 
     body: dict[str, Any] = {"define_schema": classmethod(define_schema), "execute": classmethod(execute)}
@@ -282,6 +297,22 @@ def _v3_input(io: Any, port: Port) -> Any:
     return io.Custom(port.type).Input(port.name, port.label or None, port.optional, port.help or None, extra_dict=more)
 
 
+def v3_output(io: Any, name: str, out: Out) -> Any:
+    kind = out_type(out)
+    if isinstance(kind, list):
+        return io.Combo.Output(name, out.label, kind, out.help, out.many)
+    return io.Custom(kind).Output(name, out.label, out.help, out.many)
+
+
+def out_type(out: Out) -> Any:
+    """An output's type; names of samplers have the type of the list that ComfyUI's samplers choose from."""
+    if out.type not in (SAMPLER_NAME, SCHEDULER_NAME):
+        return out.type
+    from comfy.samplers import KSampler  # type: ignore[import-not-found]
+
+    return list(KSampler.SAMPLERS if out.type == SAMPLER_NAME else KSampler.SCHEDULERS)
+
+
 def v1(node: Node) -> type:
     """The node as a class for hosts that only know NODE_CLASS_MAPPINGS."""
 
@@ -296,12 +327,12 @@ def v1(node: Node) -> type:
 
     def execute(self: Any, **values: Any) -> Any:
         hidden = [values.pop(name, None) for name in ("unique_id", "prompt", "extra_pnginfo")]
-        result = node.run(Context(str(hidden[0] or ""), hidden[1], hidden[2]), values)
+        result = node.execute(Context(str(hidden[0] or ""), hidden[1], hidden[2]), values)
         return {"ui": dict(result.ui), "result": result.values} if result.ui else result.values
 
     body: dict[str, Any] = {
         "INPUT_TYPES": classmethod(input_types),
-        "RETURN_TYPES": tuple(out.type for out in node.outputs),
+        "RETURN_TYPES": tuple(out_type(out) for out in node.outputs),
         "RETURN_NAMES": tuple(out.label for out in node.outputs),
         "OUTPUT_TOOLTIPS": tuple(out.help for out in node.outputs),
         "OUTPUT_IS_LIST": tuple(out.many for out in node.outputs),

@@ -9,7 +9,6 @@ from typing import Any
 from lora_core.errors import LoomError
 
 from . import host
-from .work import JOBS, desk
 
 COMMANDS = ("stop", "save", "sample", "pause", "resume")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -25,6 +24,8 @@ def register() -> None:
 
 def jobs(_: dict[str, str]) -> Any:
     """Every job known, the newest last, and which node shows which."""
+    from .work import JOBS, desk
+
     nodes = {id: node for node, id in JOBS.items()}
     found = []
     for ticket in desk().tickets():
@@ -35,6 +36,8 @@ def jobs(_: dict[str, str]) -> Any:
 
 def job(parts: dict[str, str]) -> Any:
     """A job as `Desk.snapshot` says, files by number and name."""
+    from .work import desk
+
     try:
         found = desk().snapshot(parts["id"])
         files = desk().files(parts["id"])
@@ -52,6 +55,8 @@ def _without_path(item: dict[str, Any], files: tuple[str, ...]) -> dict[str, Any
 
 def file(parts: dict[str, str]) -> Any:
     """A picture that a job made, by its number."""
+    from .work import desk
+
     try:
         found = Path(desk().files(parts["id"])[int(parts["number"])])
     except (LoomError, IndexError):
@@ -61,6 +66,8 @@ def file(parts: dict[str, str]) -> Any:
 
 def command(parts: dict[str, str]) -> Any:
     """Stop, save, sample, pause or resume a running job."""
+    from .work import desk
+
     if parts["command"] not in COMMANDS:
         raise ValueError(f"There is no command {parts['command'][:40]!r}.")
     try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,10 @@ from lora_core.jobs.tools import ExtractJob, MergeIntoCheckpointJob, MergeJob, R
 from lora_core.jobs.train import name_problems
 from lora_core.settings import replace_by_name
 
-from . import host, places
+from . import places
 from .declare import IMAGE, LORAS, PREFIX, STRING, Context, Node, Out, Port, Result
-from .pictures import first, image_of, kept_picture, pictures_of, read_picture
 from .use import lora_state
-from .widgets import chosen_file, ports, settings, values_of
-from .work import perform
+from .widgets import ports, settings, values_of
 
 LORA_BY_NAME = Port("lora_name", STRING, "LoRA by name", "Takes the place of the list.", True, {"forceInput": True})
 SAVED_AS = "Without .safetensors, in ComfyUI's folder for {what}. A name that is taken gets a number."
@@ -46,6 +43,8 @@ class Tool:
         return (*sockets, named, *ports(self.settings()), *more)
 
     def run(self, context: Context, values: dict[str, Any]) -> Result:
+        from .work import perform
+
         job = replace_by_name(self.job(), self.values(values))
         if self.stack:
             uses = tuple(values["loras"])
@@ -86,37 +85,9 @@ def inspect_inputs() -> tuple[Port, ...]:
     return (*ports(settings(InspectJob, leave_out=("numbers", "picture"))), LORA_BY_NAME)
 
 
-def run_inspect(context: Context, values: dict[str, Any]) -> Result:
-    """Report and heat map; the weights are always read."""
-    picture = places.temp_folder() / f"heat-map-{uuid.uuid4().hex[:12]}.png"
-    lora = chosen_file("loras", values.get("lora_name") or values["lora"])
-    base = chosen_file("checkpoints", values.get("base"))
-    done = perform(context, InspectJob(lora, base, True, str(picture)), "inspect")
-    text = "\n".join(done.notes)
-    return Result((text, image_of([read_picture(picture)])), {"text": [text], "images": [shown(picture)]})
-
-
-def shown(path: Path) -> Mapping[str, str]:
-    """How the page is told of a picture in our temporary folder."""
-    return {"filename": path.name, "subfolder": host.OWN_FOLDER, "type": "temp"}
-
-
 def metadata_inputs() -> tuple[Port, ...]:
     own = settings(MetadataJob, leave_out=("output", "cover", "overwrite"))
     return (*ports(own), LORA_BY_NAME, Port("cover", IMAGE, "Preview picture", "Stored in the file, small.", True))
-
-
-def run_metadata(context: Context, values: dict[str, Any]) -> Result:
-    """Edit in place, atomically, or only show."""
-    if values.get("lora_name"):
-        values = {**values, "lora": values["lora_name"]}
-    chosen = values_of(settings(MetadataJob, leave_out=("output", "cover", "overwrite")), values)
-    cover = values.get("cover")
-    path = kept_picture(pictures_of(first(cover, "A preview"))[0]) if cover is not None else ""
-    done = perform(context, replace_by_name(MetadataJob(), {**chosen, "cover": path}), "metadata")
-    text = "\n".join(done.notes)
-    name = places.listed_name("loras", Path(chosen["lora"]))
-    return Result((name, text), {"text": [text]})
 
 
 NODES = (
@@ -157,7 +128,7 @@ NODES = (
         "What is in a LoRA, who applies it, and where it acts.",
         inspect_inputs,
         (Out(STRING, "report"), Out(IMAGE, "heat_map")),
-        run_inspect,
+        "run_tools:run_inspect",
         fingerprint=lora_state,
         shows=True,
         group="Tools",
@@ -168,7 +139,7 @@ NODES = (
         "Shows and edits what a LoRA says about itself: title, trigger words, preview.",
         metadata_inputs,
         (Out(STRING, "lora_name"), Out(STRING, "metadata")),
-        run_metadata,
+        "run_tools:run_metadata",
         fingerprint=lora_state,
         shows=True,
         group="Tools",

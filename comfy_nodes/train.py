@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from lora_core.architecture import architecture_of
-from lora_core.chart import LossCurve, loss_chart
-from lora_core.goals import EFFORTS, FAMILIES, GOALS, Wish, explained, settings_for
+from lora_core.goals import EFFORTS, GOALS
 from lora_core.jobs import TrainJob
-from lora_core.pictures import SUFFIXES
-from lora_core.settings import groups, replace_by_name
+from lora_core.settings import groups
 
-from . import host, places
-from .dataset import Pictures
+from .dataset import OWN_SETTINGS
 from .declare import BOOLEAN, COMBO, DATASET, IMAGE, INT, LORA_MODEL, PREFIX, STRING, Context, Node, Out, Port, Result
-from .widgets import chosen_file, port, ports, setting, settings, value_of, values_of
-from .work import Done, perform
+from .widgets import port, ports, setting, settings, values_of
 
 CUSTOM = "custom"
-SHOWN = 16
 TITLES = {"dataset": "Batches", "optimization": "Optimizer", "noise": "Noise"}
 LABELS = {"dataset": "Resolution and batches"}
 # Settings that Train or Dataset show themselves.
-ELSEWHERE = ("folder", "held_out", "validation_split", "repeats", "caption_extension", "trigger", "preview_prompts")
+ELSEWHERE = ("folder", "held_out", *OWN_SETTINGS, "trigger", "preview_prompts")
 OWN = ("vae", "resume")
 GOAL_HELP = (
     "Sets everything that no option node sets. custom: LoRA Loom's defaults, for those who set it all themselves."
@@ -90,69 +83,6 @@ def option_groups() -> tuple[tuple[str, str, str], ...]:
     return tuple((name, LABELS.get(name, d.label), d.help) for name, d in found if group_settings(name))
 
 
-def train_job(values: dict[str, Any]) -> TrainJob:
-    """The job of a Train node. Raises ConfigError."""
-    base, pictures = chosen_file("checkpoints", values["base"]), values["dataset"]
-    chosen = wished(values, base, pictures) | pictures.values
-    chosen |= {"steps": values["total_steps"]} if values.get("total_steps") else {}
-    size = values.get("resolution")
-    chosen |= {"width": size, "height": size} if size else {}
-    for name, _, _ in option_groups():
-        chosen |= values.get(f"options_{name}") or {}
-    trigger = values.get("trigger", "").strip()
-    prompts = value_of(setting(TrainJob, "preview_prompts"), values.get("preview_prompts", ""))
-    chosen |= {"trigger": trigger, "preview_prompts": prompts or ((trigger,) if trigger else ())}
-    chosen |= values_of([setting(TrainJob, name) for name in ("name", "seed", *OWN)], values)
-    name = str(chosen["name"])
-    where = {"output_dir": str(places.lora_folder()), "work_dir": str(places.work_folder(name))}
-    return replace_by_name(TrainJob(), {"base": base, **chosen, **where})
-
-
-def wished(values: dict[str, Any], base: str, pictures: Pictures) -> dict[str, Any]:
-    """The settings that the goal decides for this base and so many pictures."""
-    goal = values.get("goal", GOALS[0])
-    family = architecture_of(base).family if base else FAMILIES[0]
-    if goal == CUSTOM or family not in FAMILIES:
-        return {}
-    count = sum(path.suffix.lower() in SUFFIXES for path in Path(pictures.folder).rglob("*"))
-    return settings_for(Wish(goal, values.get("effort", EFFORTS[1]), family, count, bool(values.get("low_memory"))))
-
-
-def run_train(context: Context, values: dict[str, Any]) -> Result:
-    job = train_job(values)
-    done = perform(context, job, job.name)
-    return trained(job, done, values.get("goal") != CUSTOM)
-
-
-def trained(job: TrainJob, done: Done, by_goal: bool) -> Result:
-    from .pictures import image_of, read_picture
-
-    path = Path(done.finished.outputs[0])
-    previews = [read_picture(p.path) for p in done.previews()[-SHOWN:] if Path(p.path).exists()]
-    plot = image_of([loss_chart(LossCurve.from_events(done.events), job.name)])
-    name = places.listed_name("loras", path)
-    text = report(job, done, name)
-    shown = {"lora_loom": [done.id], "text": [text]}
-    return Result((host.read_tensors(path), name, plot, image_of(previews), text), shown)
-
-
-def report(job: TrainJob, done: Done, name: str) -> str:
-    """What was trained, for a person."""
-    figures = done.finished.report
-    loss, held_out = figures.get("loss"), figures.get("held_out") or []
-    lines = [f"{name}: {figures.get('steps')} steps on {Path(job.base).name}"]
-    lines += [f"Loss {loss:.4f}"] if isinstance(loss, float) else []
-    lines += [f"Held-out loss {held_out[0][1]:.4f} -> {held_out[-1][1]:.4f}"] if len(held_out) > 1 else []
-    values = {s.name: _leaf(job, s.path) for s in settings(TrainJob)}
-    return "\n".join([*lines, *explained(values), *done.notes])
-
-
-def _leaf(job: Any, path: tuple[str, ...]) -> Any:
-    for part in path:
-        job = getattr(job, part)
-    return job
-
-
 def options_node(group: str, label: str, help: str) -> Node:
     """A node with all settings of a group; it sets them all."""
 
@@ -183,7 +113,7 @@ NODES = (
             Out(IMAGE, "previews"),
             Out(STRING, "report"),
         ),
-        run_train,
+        "run_train:run_train",
         shows=True,
         group="Training",
     ),

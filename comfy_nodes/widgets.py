@@ -59,6 +59,8 @@ def _widget(s: Setting) -> tuple[str, dict[str, Any]]:
     if widget:
         empty = [NONE] if s.default == "" and s.name != "base" else []
         return COMBO, {"options": [*empty, *listed(widget)]}
+    if s.declaration.widget == "folder":
+        return COMBO, {"options": [NONE, *places.picture_folders()]}
     if kind is bool:
         return BOOLEAN, {"default": bool(s.default)}
     if s.declaration.choices:
@@ -127,6 +129,8 @@ def value_of(s: Setting, value: Any) -> Any:
     kind, files = _plain(s), listed_kind(s)
     if files:
         return chosen_file(files, value)
+    if s.declaration.widget == "folder":
+        return places.picture_folder("" if value == NONE else str(value or ""))
     if typing.get_origin(kind) is tuple:
         return _many(s, typing.get_args(kind)[0], value)
     if _is_optional(s) and (value is None or value == "" or (kind in (int, float) and value < 0)):
@@ -156,6 +160,6 @@ def chosen_file(kind: str, name: Any) -> str:
     found = host.file_path(kind, str(name))
     if found is None:
         raise ConfigError(
-            f"ComfyUI lists no {kind.rstrip('s')} named {str(name)[:200]!r}. Choose one from the list (press R to refresh it)."
+            f"ComfyUI lists no {kind.rstrip('s')} named {str(name)[:200]!r}. Choose one from the list; R refreshes it."
         )
     return str(found)

@@ -22,9 +22,10 @@ from .declare import Context
 EVENT = "lora_loom"
 POLL, BREATH = 0.2, 0.25
 CLICK = (
-    "In ComfyUI-Manager choose LoRA Loom and press Try fix, or press Install engine on this node. "
-    "It goes into a folder of LoRA Loom's own; nothing of ComfyUI changes."
+    "Or in ComfyUI-Manager: find LoRA Loom and press Try fix. It goes into a folder of LoRA Loom's own; nothing of "
+    "ComfyUI changes."
 )
+DRAWN_BY_PAGE = ("train",)
 
 
 @functools.cache
@@ -79,7 +80,7 @@ def require_engine() -> None:
 def _watched(context: Context, job: Any, title: str) -> Done:
     done = Done(desk().submit(job, title))
     JOBS[context.node_id] = done.id
-    page = Page(context.node_id, done.id)
+    page = Page(context.node_id, done.id, kind_of(job) in DRAWN_BY_PAGE)
     last, stopping = 0, False
     while True:
         over = desk().ticket(done.id).over
@@ -112,8 +113,9 @@ JOBS: dict[str, str] = {}
 class Page:
     """What the open pages see of a running job, a few times a second."""
 
-    def __init__(self, node_id: str, id: str) -> None:
-        self.node_id, self.id = node_id, id
+    def __init__(self, node_id: str, id: str, drawn: bool = False) -> None:
+        """`drawn`: the page draws the job itself, from events; ComfyUI's bar is enough beside that."""
+        self.node_id, self.id, self.drawn = node_id, id, drawn
         self.bar = host.Bar(node_id)
         self.waiting: list[tuple[int, Event]] = []
         self.told = 0.0
@@ -134,14 +136,15 @@ class Page:
             self.progress = event
         elif isinstance(event, Loss) and event.average is not None:
             self.loss = f"loss {event.average:.4f}"
-        elif isinstance(event, Preview):
+        elif isinstance(event, Preview) and not self.drawn:
             self.bar.show(self.progress.done, self.progress.total, picture_or_none(event.path))
 
     def tell(self) -> None:
         """Send what has come since the last time; paths stay here, pages ask for files by job and number."""
         self.told = time.monotonic()
         self.bar.show(self.progress.done, self.progress.total)
-        self.bar.say(self.line())
+        if not self.drawn:
+            self.bar.say(self.line())
         events = [{"n": number, **spoken_of(self.id, event)} for number, event in self.waiting]
         host.tell_pages(EVENT, {"node": self.node_id, "job": self.id, "events": events})
         self.waiting = []

@@ -23,7 +23,7 @@ def _unet_names(family: str) -> dict[str, str]:
 
 
 def canonical_of(weight: str, family: str) -> str:
-    """The module of "diffusion_model.input_blocks.1.1.proj_in.weight" and its like; a name of its own for all others."""
+    """The module of "diffusion_model.input_blocks.1.1.proj_in.weight" and its like; others have names of their own."""
     module = weight.rpartition(".")[0]
     if module.startswith(MODEL_PREFIX):
         ldm = module.removeprefix(MODEL_PREFIX)

@@ -1,0 +1,175 @@
+"""Writes example_workflows/*.json: graphs said in a few lines, laid out for ComfyUI's page.
+
+    python tools/comfyui_workflows.py http://127.0.0.1:8188
+
+asks a running ComfyUI (with LoRA Loom in it) for the inputs of every node, so that the files fit what it expects.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+BASE = "demo_base (demo)"
+GAP = 40
+
+
+@dataclass
+class Box:
+    """A node of a graph: its class, values of widgets, links (node name, output), where it stands and how large."""
+
+    kind: str
+    values: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, tuple[str, int]] = field(default_factory=dict)
+    at: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (340, 0)
+    title: str = ""
+
+
+@dataclass
+class Graph:
+    """`notes`: (text, place, size) of the page's own Note nodes."""
+
+    boxes: dict[str, Box]
+    notes: tuple[tuple[str, tuple[int, int], tuple[int, int]], ...] = ()
+
+
+def dataset(at: tuple[int, int], held_out: str = "held_out (demo)") -> Box:
+    return Box("LoraLoomDataset", {"folder": "armin_vicerre (demo)", "held_out": held_out}, at=at)
+
+
+def train(at: tuple[int, int], **values: Any) -> Box:
+    chosen = {"base": BASE, "name": "armin_vicerre", "trigger": "armin_vicerre", "resolution": 128, "seed": 1} | values
+    prompts = "armin_vicerre, smile, red shirt, blue background\narmin_vicerre, frown, white shirt, green background"
+    chosen = {"preview_prompts": prompts} | chosen
+    return Box("LoraLoomTrain", chosen, {"dataset": ("dataset", 0)}, at, (430, 760))
+
+
+def picture(kind: str, at: tuple[int, int], links: dict[str, tuple[str, int]], **values: Any) -> Box:
+    chosen = {"base": BASE, "width": 128, "height": 128, "steps": 20, "seed": 7, "save": "only show"} | values
+    return Box(kind, chosen, links, at, (400, 600))
+
+
+def preview(
+    at: tuple[int, int], source: str, output: int = 0, title: str = "", size: tuple[int, int] = (420, 320)
+) -> Box:
+    return Box("PreviewImage", {}, {"images": (source, output)}, at, size, title)
+
+
+def graphs() -> dict[str, Graph]:
+    prompt = "armin_vicerre, smile, black shirt, white background"
+    return {
+        "1 train and use": Graph(
+            {
+                "dataset": dataset((0, 260)),
+                "train": train((400, 40), total_steps=120),
+                "stack": Box("LoraLoomStack", {"lora": ""}, {"lora_name": ("train", 1)}, (880, 40), (340, 190)),
+                "with": picture("LoraLoomGenerate", (1350, 40), {"loras": ("stack", 0)}, prompt=prompt, batch_count=3),
+                "without": picture("LoraLoomGenerate", (1800, 40), {}, prompt=prompt, batch_count=3),
+                "plot": preview((880, 300), "train", 2, "Loss"),
+                "previews": preview((880, 680), "train", 3, "Previews"),
+            },
+            (
+                (
+                    "Press Queue: a LoRA of the demo's character is trained on the demo's base in a few minutes, also "
+                    "without a graphics card, and used at once.\n\nFor your own: choose your checkpoint and a folder of "
+                    "ComfyUI's input folder, set Resolution to 0 (512 for SD 1.x, 1024 for SDXL) and Steps to 0.",
+                    (0, 0),
+                    (340, 190),
+                ),
+            ),
+        ),
+    }
+
+
+def asked(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url.rstrip('/')}/object_info") as answer:
+        return json.load(answer)
+
+
+def inputs_of(info: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(name, type, options) of each input in the page's order; lists of choices count as COMBO."""
+    found = []
+    for part in ("required", "optional"):
+        for name, said in info["input"].get(part, {}).items():
+            kind, options = said[0], dict(said[1]) if len(said) > 1 else {}
+            if isinstance(kind, list):
+                kind, options = "COMBO", {**options, "options": kind}
+            found.append((name, kind, options))
+    return found
+
+
+def is_widget(kind: str, options: dict[str, Any]) -> bool:
+    return kind in WIDGETS and not options.get("forceInput")
+
+
+def default(kind: str, options: dict[str, Any]) -> Any:
+    if "default" in options:
+        return options["default"]
+    return {"COMBO": next(iter(options.get("options") or [""]), ""), "BOOLEAN": False, "STRING": ""}.get(kind, 0)
+
+
+def widget_values(box: Box, info: dict[str, Any]) -> list[Any]:
+    """In the page's order; a seed is followed by what happens to it after each run."""
+    values: list[Any] = []
+    for name, kind, options in inputs_of(info):
+        if is_widget(kind, options):
+            values.append(box.values.get(name, default(kind, options)))
+            if options.get("control_after_generate"):
+                values.append("fixed")
+    return values
+
+
+def workflow(graph: Graph, infos: dict[str, Any]) -> dict[str, Any]:
+    """The graph in the page's format."""
+    numbers = {name: n for n, name in enumerate(graph.boxes, 1)}
+    links: list[list[Any]] = []
+    nodes = [node(name, box, numbers, infos, links) for name, box in graph.boxes.items()]
+    for number, source, output, target, place, _ in links:
+        nodes[source - 1]["outputs"][output]["links"].append(number)
+        nodes[target - 1]["inputs"][place]["link"] = number
+    for text, at, size in graph.notes:
+        nodes.append(note(len(nodes) + 1, text, at, size))
+    return {"last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [],
+            "config": {}, "extra": {"ds": {"scale": 0.7, "offset": [60, 60]}}, "version": 0.4}  # fmt: skip
+
+
+def node(name: str, box: Box, numbers: dict[str, int], infos: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
+    info = infos[box.kind]
+    shown = [(n, kind, options) for n, kind, options in inputs_of(info) if not is_widget(kind, options)]
+    sockets = [{"name": n, "type": kind, "label": o.get("display_name", n), "link": None} for n, kind, o in shown]
+    for place, (socket, _, _) in enumerate(shown):
+        if socket in box.links:
+            source, output = box.links[socket]
+            links.append([len(links) + 1, numbers[source], output, numbers[name], place, shown[place][1]])
+    outputs = [{"name": label, "type": kind, "links": []} for label, kind in zip(info["output_name"], info["output"])]
+    found = {
+        "id": numbers[name], "type": box.kind, "pos": list(box.at), "size": [box.size[0], box.size[1] or 120],
+        "flags": {}, "order": numbers[name] - 1, "mode": 0, "inputs": sockets, "outputs": outputs,
+        "properties": {"Node name for S&R": box.kind}, "widgets_values": widget_values(box, info),
+    }  # fmt: skip
+    return {**found, "title": box.title} if box.title else found
+
+
+def note(number: int, text: str, at: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "id": number, "type": "Note", "pos": list(at), "size": list(size), "flags": {}, "order": number - 1, "mode": 0,
+        "inputs": [], "outputs": [], "properties": {}, "widgets_values": [text], "color": "#432", "bgcolor": "#653",
+    }  # fmt: skip
+
+
+def main(url: str) -> None:
+    infos = asked(url)
+    FOLDER.mkdir(exist_ok=True)
+    for name, graph in graphs().items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(workflow(graph, infos), indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8188")

@@ -1,0 +1,192 @@
+// What a Train node shows of its job: stage and time left, the loss curve, previews, buttons.
+
+import { draw } from "./chart.js";
+
+const STYLE = `
+.ll-panel { box-sizing: border-box; width: 100%; height: 100%; padding: 8px 10px; overflow: hidden; display: flex; flex-direction: column;
+  gap: 6px; font: 11px/1.35 Inter, system-ui, sans-serif; color: var(--input-text, #ddd); background: var(--comfy-input-bg, #222);
+  border: 1px solid var(--border-color, #444); border-radius: 8px; user-select: none; }
+.ll-head { display: flex; gap: 6px; align-items: baseline; white-space: nowrap; }
+.ll-dot { width: 7px; height: 7px; border-radius: 50%; flex: none; align-self: center; background: var(--descrip-text, #999); }
+.ll-panel[data-state=running] .ll-dot { background: #45c08a; animation: ll-pulse 1.6s ease-in-out infinite; }
+.ll-panel[data-state=paused] .ll-dot { background: #ffa04d; }
+.ll-panel[data-state=done] .ll-dot { background: #6ea8ff; }
+.ll-panel[data-state=failed] .ll-dot { background: #f2555a; }
+@keyframes ll-pulse { 50% { opacity: .35; } }
+.ll-stage { font-weight: 600; overflow: hidden; text-overflow: ellipsis; }
+.ll-left { margin-left: auto; color: var(--descrip-text, #999); font-variant-numeric: tabular-nums; }
+.ll-bar { height: 3px; border-radius: 2px; background: var(--border-color, #444); overflow: hidden; flex: none; }
+.ll-fill { height: 100%; width: 0; background: #6ea8ff; transition: width .3s; }
+.ll-panel[data-state=paused] .ll-fill { background: #ffa04d; }
+.ll-chart { flex: 1 1 auto; min-height: 110px; width: 100%; display: block; }
+.ll-grid { stroke: var(--border-color, #444); stroke-width: .6; opacity: .7; }
+.ll-axis { stroke: var(--descrip-text, #999); stroke-width: .8; }
+.ll-tick { font: 9px Inter, system-ui, sans-serif; fill: var(--descrip-text, #999); }
+.ll-name { font: 600 10px Inter, system-ui, sans-serif; fill: var(--input-text, #ddd); }
+.ll-value { font: 600 10px Inter, system-ui, sans-serif; }
+.ll-previews { display: flex; gap: 5px; overflow-x: auto; flex: none; height: 74px; scrollbar-width: thin; }
+.ll-previews:empty { display: none; }
+.ll-previews figure { margin: 0; position: relative; height: 74px; flex: none; cursor: zoom-in; }
+.ll-previews img { height: 100%; border-radius: 5px; display: block; background: #0003; }
+.ll-previews figcaption { position: absolute; left: 3px; bottom: 3px; padding: 0 4px; border-radius: 3px; font-size: 9px; background: #000a; color: #fff; }
+.ll-note { color: var(--descrip-text, #999); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; flex: none; }
+.ll-note:empty { display: none; }
+.ll-panel[data-state=failed] .ll-note { color: #f2888b; white-space: normal; max-height: 5.5em; overflow-y: auto; }
+.ll-buttons { display: flex; gap: 5px; flex: none; }
+.ll-buttons button { flex: 1; padding: 4px 0; font: inherit; color: inherit; cursor: pointer; border-radius: 5px;
+  background: var(--comfy-menu-bg, #353535); border: 1px solid var(--border-color, #4e4e4e); }
+.ll-buttons button:hover:not(:disabled) { border-color: #6ea8ff; }
+.ll-buttons button:disabled { opacity: .4; cursor: default; }
+.ll-zoom { position: fixed; inset: 0; z-index: 10000; background: #000c; display: grid; place-items: center; cursor: zoom-out; }
+.ll-zoom img { max-width: 92vw; max-height: 86vh; image-rendering: auto; border-radius: 6px; }
+.ll-zoom p { color: #eee; font: 13px system-ui, sans-serif; margin: 8px 0 0; text-align: center; max-width: 80vw; }
+.ll-text { box-sizing: border-box; width: 100%; height: 100%; margin: 0; padding: 8px 10px; overflow: auto; white-space: pre-wrap;
+  font: 11px/1.4 ui-monospace, monospace; color: var(--input-text, #ddd); background: var(--comfy-input-bg, #222);
+  border: 1px solid var(--border-color, #444); border-radius: 8px; user-select: text; }
+`;
+
+const WORDS = { queued: "Waiting", running: "Training", paused: "Paused", done: "Done", stopped: "Stopped, the LoRA was kept",
+  failed: "Failed", interrupted: "Interrupted: queue it again to go on" };
+const SHOWN = 24;
+
+function element(name, attributes = {}, parent = null) {
+  const made = Object.assign(document.createElement(name), attributes);
+  parent?.append(made);
+  return made;
+}
+
+export function addStyle() {
+  if (!document.getElementById("lora-loom-style")) {
+    element("style", { id: "lora-loom-style", textContent: STYLE }, document.head);
+  }
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+}
+
+const EMPTY = { id: "", state: "", stage: "", losses: [], held_out: [], marks: [], previews: [], notes: [], error: "", last: 0, total: 0 };
+
+/** One panel: `show(snapshot)` replaces all, `hear(events)` adds what came since. */
+export class TrainPanel {
+  constructor(ask) {
+    this.ask = ask;
+    this.state = { ...EMPTY };
+    this.root = element("div", { className: "ll-panel" });
+    const head = element("div", { className: "ll-head" }, this.root);
+    element("span", { className: "ll-dot" }, head);
+    this.stage = element("span", { className: "ll-stage" }, head);
+    this.left = element("span", { className: "ll-left" }, head);
+    this.fill = element("div", { className: "ll-fill" }, element("div", { className: "ll-bar" }, this.root));
+    this.chart = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    this.chart.setAttribute("class", "ll-chart");
+    this.root.append(this.chart);
+    this.previews = element("div", { className: "ll-previews" }, this.root);
+    this.note = element("div", { className: "ll-note" }, this.root);
+    this.buttons = this.makeButtons(element("div", { className: "ll-buttons" }, this.root));
+    this.observer = new ResizeObserver(() => this.drawChart());
+    this.observer.observe(this.chart);
+    this.draw();
+  }
+
+  makeButtons(row) {
+    const make = (label, title, action) => element("button", { textContent: label, title, onclick: () => this.press(action()) }, row);
+    return {
+      save: make("Save now", "Write the LoRA as it is now", () => "save"),
+      sample: make("Sample now", "Draw the preview prompts now", () => "sample"),
+      pause: make("Pause", "Hold the training after this step", () => (this.state.state === "paused" ? "resume" : "pause")),
+      stop: make("Stop and keep", "End now; the LoRA so far is kept", () => "stop"),
+    };
+  }
+
+  async press(command) {
+    if (!this.state.id) return;
+    const answer = await this.ask(`/lora_loom/jobs/${this.state.id}/${command}`, { method: "POST" });
+    const said = await answer.json().catch(() => ({}));
+    if (said.error) this.state.notes = [...this.state.notes, { text: said.error }];
+    if (said.state) this.state.state = said.state;
+    this.draw();
+  }
+
+  show(snapshot) {
+    this.state = { ...EMPTY, ...snapshot, total: snapshot.progress?.unit === "step" ? snapshot.progress.total : 0 };
+    this.previews.replaceChildren();
+    this.draw();
+  }
+
+  hear(events) {
+    for (const event of events) if (event.n > this.state.last) this.take(event);
+    this.draw();
+  }
+
+  take(event) {
+    const s = this.state;
+    s.last = event.n;
+    if (!s.over && s.state !== "paused") s.state = "running";
+    if (event.event === "Stage") Object.assign(s, { stage: event.title, progress: null, seconds_left: null });
+    else if (event.event === "Progress") {
+      s.progress = event;
+      s.seconds_left = event.seconds_left;
+      if (event.unit === "step") s.total = event.total;
+    } else if (event.event === "Loss") {
+      s.losses = [...s.losses.filter(([step]) => step < event.step), [event.step, event.loss, event.average, event.learning_rate]];
+      if (event.held_out !== null) s.held_out = [...s.held_out.filter(([step]) => step < event.step), [event.step, event.held_out]];
+    } else if (event.event === "Saved") s.marks = [...s.marks, event];
+    else if (event.event === "Preview") s.previews = [...s.previews, event];
+    else if (event.event === "Note") s.notes = [...s.notes, event];
+  }
+
+  end(state, error = "") {
+    Object.assign(this.state, { state, error, over: true, seconds_left: null });
+    this.draw();
+  }
+
+  draw() {
+    const s = this.state, p = s.progress, over = Boolean(s.over);
+    this.root.dataset.state = s.state;
+    const counted = p && p.total > 1 ? ` · ${p.done} of ${p.total}` : "";
+    const stage = over || s.state === "paused" ? WORDS[s.state] : s.stage || WORDS[s.state] || "Nothing trained yet";
+    this.stage.textContent = stage + (s.state === "failed" ? "" : counted);
+    const average = s.losses.at(-1)?.[2];
+    const parts = [Number.isFinite(average) ? `loss ${average.toFixed(4)}` : "", s.seconds_left ? `${duration(s.seconds_left)} left` : ""];
+    this.left.textContent = parts.filter(Boolean).join(" · ");
+    this.fill.style.width = over && s.state === "done" ? "100%" : p ? `${(100 * p.done) / Math.max(1, p.total)}%` : "0";
+    this.note.textContent = s.error || s.notes.filter((n) => n.level === "warning").at(-1)?.text || "";
+    this.note.title = this.note.textContent;
+    const running = ["running", "paused"].includes(s.state) && !over;
+    for (const button of Object.values(this.buttons)) button.disabled = !running;
+    this.buttons.pause.textContent = s.state === "paused" ? "Resume" : "Pause";
+    this.drawPreviews();
+    this.drawChart();
+  }
+
+  drawChart() {
+    const width = this.chart.clientWidth || 320, height = this.chart.clientHeight || 120;
+    draw(this.chart, this.state, width, height);
+  }
+
+  drawPreviews() {
+    const wanted = this.state.previews.filter((p) => p.file !== null).slice(-SHOWN);
+    const there = new Set([...this.previews.children].map((figure) => figure.dataset.file));
+    for (const preview of wanted.filter((p) => !there.has(String(p.file)))) {
+      const figure = element("figure", { title: preview.prompt });
+      figure.dataset.file = preview.file;
+      const source = this.ask.url(`/lora_loom/jobs/${this.state.id}/files/${preview.file}`);
+      element("img", { src: source, alt: preview.prompt, loading: "lazy" }, figure);
+      element("figcaption", { textContent: preview.step ? `step ${preview.step}` : "before" }, figure);
+      figure.onclick = () => zoom(source, `step ${preview.step} · ${preview.prompt}`);
+      this.previews.append(figure);
+      this.previews.scrollLeft = this.previews.scrollWidth;
+    }
+  }
+}
+
+function zoom(source, text) {
+  const cover = element("div", { className: "ll-zoom", onclick: () => cover.remove() }, document.body);
+  const figure = element("div", {}, cover);
+  element("img", { src: source }, figure);
+  element("p", { textContent: text }, figure);
+}
