@@ -203,5 +203,5 @@ def direction(width: int) -> torch.Tensor:
 
 
 def reduced(tensor: torch.Tensor) -> torch.Tensor:
-    """One number for each token: what is kept of the hosts' tensors."""
-    return tensor.float() @ direction(tensor.shape[-1])
+    """What is kept of the hosts' tensors: one number for each token, pooled text [1, p] whole."""
+    return tensor if tensor.dim() == 2 else tensor.float() @ direction(tensor.shape[-1])

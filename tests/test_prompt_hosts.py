@@ -11,14 +11,17 @@ import pytest
 import torch
 from recorded import DATA
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 LARGEST = 2e-5
 
 
 @functools.cache
 def recorded(arithmetic: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    with safe_open(DATA / f"prompts_{arithmetic}.safetensors", "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["notes"])
+    path = DATA / f"prompts_{arithmetic}.safetensors"
+    with safe_open(path, "pt") as file:
+        notes = json.loads(file.metadata()["notes"])
+    return load_file(path), notes
 
 
 @pytest.mark.parametrize(
