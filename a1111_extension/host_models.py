@@ -57,9 +57,9 @@ def models() -> list[Any]:
 
 
 def accelerator() -> tuple[str, int] | None:
-    """The device that pictures are made on and its free bytes; None for the processor."""
+    """The device that pictures are made on and its free bytes; None where it has no memory of its own (cpu, mps)."""
     device = the("devices").device
-    if device is None or device.type == "cpu":
+    if device is None or device.type in ("cpu", "mps"):
         return None
     torch = sys.modules["torch"]
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

@@ -343,7 +343,7 @@ def test_a_real_training_is_stopped_with_its_lora_kept_and_goes_on(tmp_path, tra
         ticket = over(desk, id)
         assert ticket.state == "stopped" and ticket.resumable, ticket.error
         lora = Path(ticket.outputs[0])
-        assert lora.name == "mine.safetensors" and lora.exists()
+        assert lora.name.startswith("mine") and lora.exists()
         reached = desk.snapshot(id)["losses"][-1][0]
         second = desk.again(id)
         until(lambda: len(desk.snapshot(second)["losses"]) > 1 or desk.ticket(second).over, 120)
