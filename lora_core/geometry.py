@@ -23,6 +23,10 @@ class Box:
         return self.bottom - self.top
 
     @property
+    def empty(self) -> bool:
+        return self.width <= 0 or self.height <= 0
+
+    @property
     def corners(self) -> tuple[int, int, int, int]:
         return self.left, self.top, self.right, self.bottom
 
@@ -57,7 +61,10 @@ def _grown(low: int, high: int, by: int, limit: int) -> tuple[int, int]:
 
 
 def fitted_inside(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """The largest size of `source`'s aspect ratio inside `target`, rounded down, as A1111's "resize and fill"."""
+    """The largest size of `source`'s aspect ratio inside `target`, rounded down, as A1111's "resize and fill".
+
+    No side is less than 1.
+    """
     (w, h), (tw, th) = source, target
     wider = tw / th < w / h
-    return (tw if wider else w * th // h), (th if not wider else h * tw // w)
+    return (tw if wider else max(w * th // h, 1)), (th if not wider else max(h * tw // w, 1))

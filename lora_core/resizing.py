@@ -25,7 +25,7 @@ class Placement:
 
     @property
     def visible(self) -> Box:
-        """The part of the source that the drawn picture shows, in whole pixels of the source."""
+        """The part of the source that the drawn picture shows, in whole pixels of it; can be empty."""
         across = _span(self.source[0], self.inner[0], self.left, self.target[0])
         down = _span(self.source[1], self.inner[1], self.top, self.target[1])
         return Box(across[0], down[0], across[1], down[1])
@@ -33,7 +33,8 @@ class Placement:
 
 def _span(source: int, inner: int, offset: int, target: int) -> tuple[int, int]:
     scale = inner / source
-    return max(0, math.ceil(-offset / scale)), min(source, math.floor((target - offset) / scale + 1e-9))
+    low, high = math.ceil(-offset / scale - 1e-9), math.floor((target - offset) / scale + 1e-9)
+    return max(0, low), max(0, low, min(source, high))
 
 
 def placement(mode: str, source: tuple[int, int], target: tuple[int, int]) -> Placement:
