@@ -47,7 +47,6 @@ WITHOUT_EFFECT: dict[str, str] = {
 REFUSED: dict[str, str] = {
     "stop_text_encoder_training": "The text encoder trains to the end; kohya_ss does not follow this either.",
     "stop_text_encoder_training_pct": "The text encoder trains to the end; kohya_ss does not follow this either.",
-    "train_on_input": "IA3 is not supported yet.",
     "train_inpainting": "Not supported yet: an inpainting base is trained as it is.",
     "learning_rate_te": "It belongs to DreamBooth; use text_encoder_lr.",
     "learning_rate_te1": "It belongs to DreamBooth; use text_encoder_lr.",
@@ -66,7 +65,6 @@ QUIET: dict[str, tuple[Any, ...]] = {
     "num_machines": (1, "1"),
     "num_cpu_threads_per_process": (1, 2, "2"),
     "dynamo_mode": ("default",),
-    "train_on_input": (True,),
 }
 
 FAMILY_CHECKBOXES = ("flux1_checkbox", "sd3_checkbox", "hunyuan_image_checkbox", "anima_checkbox", "lumina_checkbox")

@@ -1,77 +1,40 @@
-"""kohya's network modules and arguments, optimizers and schedules: what they become here."""
+"""kohya's and LyCORIS' network modules and arguments, and learning rates: what they become here."""
 
 from __future__ import annotations
 
-import ast
 import shlex
 from typing import Any
 
-from lora_core.jobs.train import SCHEDULES
-from lora_core.kohya_row import Notes, equal, number, text, whole
+from lora_core.kohya_row import Notes, number, text, truth, whole
 
 LARGEST_RANK = 1024
 LYCORIS = "lycoris.kohya"
-PLAIN_MODULES = ("", "networks.lora")
-PLAIN_ALGORITHMS = ("lora", "locon")
-LYCORIS_SHAPE = "It belongs to LyCORIS networks, which are not supported yet."
-BLOCKS = "Settings for single blocks are not supported yet: all blocks are trained alike."
-LORA_PLUS = "LoRA+ is not supported yet: both matrices learn at the same rate."
-
+ALGORITHMS: dict[str, str] = {
+    **dict.fromkeys(("", "networks.lora", "lora", "locon"), "lora"),
+    **{"networks.loha": "loha", "networks.lokr": "lokr", "networks.oft": "oft"},
+    **{"loha": "loha", "lokr": "lokr", "ia3": "ia3", "(ia)3": "ia3", "diag-oft": "oft"},
+}
+FACTORED = ("lora", "dora")
+LYCORIS_SHAPE = "Not supported: the network has the plain form."
+IA3_PLACES = "Keys, values and the ends of feed-forward blocks are trained, the last ones on their inputs."
+DONE = (
+    *("conv_dim", "conv_alpha", "algo", "rank_dropout", "module_dropout", "dropout", "rs_lora", "dora_wd"),
+    *("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight", "mid_lr_weight"),
+    *("up_lr_weight", "block_lr_zero_threshold", "factor", "decompose_both", "full_matrix"),
+    *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
+)
 NETWORK_ARGUMENTS: dict[str, str] = {
-    "conv_dim": "",
-    "conv_alpha": "",
-    "algo": "",
-    "preset": "The network covers attention, feed-forward and, with conv_dim, the convolutions.",
-    "rank_dropout": "Not supported yet: network_dropout is.",
-    "module_dropout": "Not supported yet: network_dropout is.",
-    **dict.fromkeys(("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"), BLOCKS),
-    **dict.fromkeys(("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold"), BLOCKS),
-    **dict.fromkeys(("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"), LORA_PLUS),
-    "unit": "DyLoRA is not supported.",
-    "enable_all_linear": "OFT is not supported yet.",
-    "enable_conv": "OFT is not supported yet.",
-    "dora_wd": "DoRA is not supported yet: a LoRA without its weight decomposition is trained.",
-    **dict.fromkeys(("factor", "use_tucker", "use_cp", "use_scalar", "decompose_both", "full_matrix"), LYCORIS_SHAPE),
-    **dict.fromkeys(("train_norm", "rank_dropout_scale", "constraint", "rescaled", "bypass_mode"), LYCORIS_SHAPE),
-    "dropout": "Use network_dropout.",
-}
-
-OPTIMIZERS: dict[str, tuple[str, str]] = {
-    "": ("adamw", ""),
-    "adamw": ("adamw", ""),
-    "adam": ("adam", ""),
-    "adamw8bit": ("adamw8bit", ""),
-    "pagedadamw8bit": ("adamw8bit", "Without paging to the main memory."),
-    "pagedadamw": ("adamw", "Without paging to the main memory."),
-    "pagedadamw32bit": ("adamw", "Without paging to the main memory."),
-    "lion": ("lion", ""),
-    "lion8bit": ("lion", "In full precision."),
-    "pagedlion8bit": ("lion", "In full precision, without paging."),
-    "sgd": ("sgd", ""),
-    "sgdnesterov": ("sgd", ""),
-    "sgdnesterov8bit": ("sgd", "In full precision."),
-    "prodigy": ("prodigy", ""),
-    "adafactor": ("adafactor", ""),
-    **{
-        name.lower(): ("prodigy", "Prodigy, which follows from D-Adaptation, is used.")
-        for name in "DAdaptation DAdaptAdamPreprint DAdaptAdaGrad DAdaptAdam DAdaptAdan DAdaptAdanIP".split()  # noqa: SIM905
-    },
-    "dadaptlion": ("prodigy", "Prodigy, which follows from D-Adaptation, is used."),
-    "dadaptsgd": ("prodigy", "Prodigy, which follows from D-Adaptation, is used."),
-    "radamschedulefree": ("adamw", "Schedule-free optimizers are not supported yet: AdamW is used."),
-    "adamwschedulefree": ("adamw", "Schedule-free optimizers are not supported yet: AdamW is used."),
-    "sgdschedulefree": ("sgd", "Schedule-free optimizers are not supported yet: SGD is used."),
-}
-
-
-ALWAYS: dict[str, dict[str, str]] = {
-    "adafactor": dict.fromkeys(("scale_parameter", "relative_step", "warmup_init"), "false"),
-    "prodigy": {
-        **dict.fromkeys(("use_bias_correction", "safeguard_warmup", "decouple"), "true"),
-        "d0": "1e-6",
-        "d_coef": "1",
-        "growth_rate": "inf",
-    },
+    **dict.fromkeys(DONE, ""),
+    "preset": "The network covers attention, feed-forward and, with conv_dim, the convolutions; see include, exclude.",
+    "unit": "DyLoRA is not supported: a plain LoRA is trained.",
+    "enable_all_linear": "The same modules are trained as with a LoRA.",
+    "enable_conv": "The same modules are trained as with a LoRA; set conv_rank for 3x3 convolutions.",
+    "wd_on_output": "The lengths are those of the inputs, which every program reads alike.",
+    "train_on_input": IA3_PLACES,
+    "constraint": "Not supported: programs read it in different ways.",
+    **dict.fromkeys(("use_tucker", "use_cp", "use_scalar", "rescaled", "train_norm"), LYCORIS_SHAPE),
+    "rank_dropout_scale": "What is kept is always scaled up.",
+    "bypass_mode": "Branches are computed in the way that takes least memory.",
 }
 
 
@@ -89,24 +52,111 @@ def pairs(value: Any, notes: Notes, name: str) -> dict[str, str]:
 
 
 def network(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
-    """Rank, alpha and convolutions of the network."""
+    """Algorithm, ranks, alphas and places of the network."""
     given = pairs(values["network_args"], notes, "network_args")
     module = text(values["network_module"])
     name = given.get("algo", "lora").lower() if module == LYCORIS else module
-    rank = notes.convert("network_dim", values["network_dim"] or 4, whole) or 4
-    found = {"rank": rank, "alpha": notes.convert("network_alpha", values["network_alpha"], number) or float(rank)}
-    if name not in PLAIN_MODULES + PLAIN_ALGORITHMS:
-        notes.say("network_module", name, "Not supported yet: a plain LoRA is trained.", "not supported")
-    conv_default = rank if module == LYCORIS else 0
-    found["conv_rank"] = notes.convert("conv_dim", given.get("conv_dim") or conv_default, whole)
-    alpha = given.get("conv_alpha") or (found["alpha"] if module == LYCORIS else 1)
-    found["conv_alpha"] = notes.convert("conv_alpha", alpha, number) or float(found["conv_rank"] or 1)
-    if max(rank, found["conv_rank"] or 0) > LARGEST_RANK:
-        notes.say("network_dim", rank, "This is no rank of a LoRA: rank 16 and alpha 8 are used.", "differently")
-        found.update(rank=16, alpha=8.0, conv_rank=min(found["conv_rank"] or 0, 8), conv_alpha=4.0)
+    if name not in ALGORITHMS:
+        notes.say("network_module", name, "Not supported: a plain LoRA is trained.", "not supported")
+    algorithm = ALGORITHMS.get(name, "lora")
+    if _true(given, "dora_wd", notes):
+        if algorithm == "lora":
+            algorithm = "dora"
+        else:
+            notes.say("network_args dora_wd", "True", f"Not supported with {algorithm}.", "not supported")
+    found = {"algorithm": algorithm, **sizes(values, given, module == LYCORIS, notes)}
+    found |= limited(found, _true(given, "full_matrix", notes), notes)
+    found |= {"rs_lora": _true(given, "rs_lora", notes), "lokr_both": _true(given, "decompose_both", notes)}
+    found["lokr_factor"] = notes.convert("factor", given.get("factor") or -1, whole)
+    found |= dropouts(values, given, algorithm, notes) | blocks(given, notes) | lora_plus(given, notes)
+    found["base_loras"] = merged_first(values, notes)
     for key, value in given.items():
         tell_argument(key, value, notes)
     return found
+
+
+def _true(given: dict[str, str], name: str, notes: Notes) -> bool:
+    return bool(notes.convert(name, given.get(name, ""), truth))
+
+
+def sizes(values: dict[str, Any], given: dict[str, str], lycoris: bool, notes: Notes) -> dict[str, Any]:
+    """Rank and alpha, also of 3x3 convolutions, which LyCORIS trains when nothing is said."""
+    rank = notes.convert("network_dim", values["network_dim"] or 4, whole) or 4
+    alpha = notes.convert("network_alpha", values["network_alpha"], number) or float(rank)
+    conv = notes.convert("conv_dim", given.get("conv_dim") or (rank if lycoris else 0), whole)
+    conv_alpha = notes.convert("conv_alpha", given.get("conv_alpha") or (alpha if lycoris else 1), number)
+    return {"rank": rank, "alpha": alpha, "conv_rank": conv, "conv_alpha": conv_alpha or float(conv or 1)}
+
+
+def limited(found: dict[str, Any], full: bool, notes: Notes) -> dict[str, Any]:
+    """Ranks that are none: LyCORIS' users ask for whole LoKr matrices by them."""
+    rank, conv = found["rank"], found["conv_rank"] or 0
+    if found["algorithm"] == "lokr" and (full or max(rank, conv) > LARGEST_RANK):
+        return {name: LARGEST_RANK if full else min(found[name], LARGEST_RANK) for name in ("rank", "conv_rank")} | {
+            "alpha": min(found["alpha"], float(LARGEST_RANK)),
+            "conv_alpha": min(found["conv_alpha"], float(LARGEST_RANK)),
+        }
+    if max(rank, conv) <= LARGEST_RANK:
+        return {}
+    notes.say("network_dim", rank, "This is no rank of a LoRA: rank 16 and alpha 8 are used.", "differently")
+    return {"rank": 16, "alpha": 8.0, "conv_rank": min(conv, 8), "conv_alpha": 4.0}
+
+
+def dropouts(values: dict[str, Any], given: dict[str, str], algorithm: str, notes: Notes) -> dict[str, Any]:
+    asked = values["network_dropout"] or given.get("dropout")
+    found = {"dropout": notes.convert("network_dropout", asked, number)}
+    found |= {name: notes.convert(name, given.get(name), number) for name in ("rank_dropout", "module_dropout")}
+    for name in ("dropout", "rank_dropout"):
+        if found[name] and algorithm not in FACTORED:
+            notes.say(
+                name, found[name], f"It belongs to lora and dora; {algorithm} has module_dropout.", "not supported"
+            )
+            found[name] = 0.0
+    return found
+
+
+def blocks(given: dict[str, str], notes: Notes) -> dict[str, Any]:
+    """Ranks, alphas and shares of the learning rate, one number per block."""
+    named = {"block_dims": "block_rank", "block_alphas": "block_alpha"}
+    named |= {f"conv_{name}": f"block_conv_{ours[6:]}" for name, ours in list(named.items())}
+    found: dict[str, Any] = {ours: given.get(name, "") for name, ours in named.items()}
+    lists = [given.get(f"{part}_lr_weight", "") for part in ("down", "mid", "up")]
+    if not any(lists):
+        return found | {"block_lr": ""}
+    try:
+        parts = [[float(n) for n in one.split(",") if n.strip()] for one in lists]
+        threshold = float(given.get("block_lr_zero_threshold") or 0)
+    except ValueError:
+        sentence = "Only numbers are read, one per block: all blocks learn alike."
+        notes.say("down_lr_weight", " ".join(filter(None, lists)), sentence, "not supported")
+        return found | {"block_lr": ""}
+    sdxl = max(len(parts[0]), len(parts[2])) == 9 or len(parts[1]) == 3
+    counts = (9, 3, 9) if sdxl else (12, 1, 12)
+    numbers = [n for part, count in zip(parts, counts) for n in (part + [1.0] * count)[:count]]
+    return found | {"block_lr": ",".join(f"{n if n > threshold else 0:g}" for n in numbers)}
+
+
+def lora_plus(given: dict[str, str], notes: Notes) -> dict[str, Any]:
+    names = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
+    both, unet, encoder = (notes.convert(name, given.get(name), number) or None for name in names)
+    text_ratio = encoder or both or 1.0
+    return {
+        "lora_plus_ratio": unet or both or 1.0,
+        "lora_plus_text_ratio": text_ratio if any((unet, encoder)) else None,
+    }
+
+
+def merged_first(values: dict[str, Any], notes: Notes) -> list[str]:
+    """base_weights with their multipliers, 1 where there is none."""
+    files, strengths = (_listed(values[name]) for name in ("base_weights", "base_weights_multiplier"))
+    numbers = [notes.convert("base_weights_multiplier", one, number) for one in strengths]
+    return [f"{file} = {n}" for file, n in zip(files, [*numbers, *[1.0] * len(files)])]
+
+
+def _listed(value: Any) -> list[Any]:
+    if value in (None, "", False):
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def tell_argument(key: str, value: str, notes: Notes) -> None:
@@ -114,62 +164,6 @@ def tell_argument(key: str, value: str, notes: Notes) -> None:
     sentence = NETWORK_ARGUMENTS.get(key, "This argument is not known here and is left out.")
     if sentence and value.lower() not in ("", "false", "none", "0", "0.0") and (key, value) != ("preset", "full"):
         notes.say(f"network_args {key}", value, sentence, "not supported")
-
-
-def optimizer(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
-    """The optimizer and those of its arguments that have a setting."""
-    name = text(values["optimizer_type"])
-    if notes.convert("use_8bit_adam", values["use_8bit_adam"], bool):
-        name = "AdamW8bit"
-    if notes.convert("use_lion_optimizer", values["use_lion_optimizer"], bool):
-        name = "Lion"
-    unknown = ("adamw", "This optimizer is not supported yet: AdamW is used.")
-    ours, sentence = OPTIMIZERS.get(name.rpartition(".")[2].lower(), unknown)
-    if sentence:
-        notes.say("optimizer_type", name, sentence, "differently")
-    decay = 0.01 if ours.startswith("adamw") else 0.0
-    found: dict[str, Any] = {"optimizer": ours, "weight_decay": decay, "beta1": 0.9}
-    found["beta2"] = 0.99 if ours == "lion" else 0.999
-    for key, value in pairs(values["optimizer_args"], notes, "optimizer_args").items():
-        found.update(optimizer_argument(ours, key, value, notes))
-    return found
-
-
-def optimizer_argument(ours: str, key: str, value: str, notes: Notes) -> dict[str, Any]:
-    if key == "weight_decay":
-        return {"weight_decay": notes.convert("optimizer_args weight_decay", value, number)}
-    if key == "betas":
-        try:
-            betas = [float(beta) for beta in ast.literal_eval(value)]
-            return {"beta1": betas[0], "beta2": betas[1]}
-        except (ValueError, SyntaxError, TypeError, IndexError):
-            notes.faults.append(f"optimizer_args betas must be two numbers such as 0.9,0.99, not {value!r}.")
-            return {}
-    if not equal(value.lower(), ALWAYS.get(ours, {}).get(key, "")):
-        notes.say(
-            f"optimizer_args {key}", value, "Not supported yet: the optimizer's usual value is used.", "not supported"
-        )
-    return {}
-
-
-def schedule(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
-    """The learning rate's schedule."""
-    name = text(values["lr_scheduler"]) or "constant"
-    if name not in SCHEDULES:
-        notes.say("lr_scheduler", name, "Not supported here: the rate stays constant.", "differently")
-        name = "constant"
-    warmup = notes.convert("lr_warmup_steps", values["lr_warmup_steps"], number)
-    if name == "constant" and warmup:
-        notes.say(
-            "lr_warmup_steps", warmup, "A constant schedule has no warm-up; constant_with_warmup has.", "differently"
-        )
-    cycles = notes.convert("lr_scheduler_num_cycles", values["lr_scheduler_num_cycles"] or 1, whole)
-    return {
-        "schedule": name,
-        "warmup": 0.0 if name == "constant" else warmup,
-        "cycles": cycles if name == "cosine_with_restarts" else 1,
-        "power": notes.convert("lr_scheduler_power", values["lr_scheduler_power"] or 1, number),
-    }
 
 
 def rates(values: dict[str, Any], notes: Notes) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_core.kohya_files import parse_toml
-from lora_core.kohya_network import network, optimizer, rates, schedule
+from lora_core.kohya_network import network, rates
+from lora_core.kohya_optimizer import optimizer, schedule
 from lora_core.kohya_row import Notes, number, text, truth, whole
 
 PRECISIONS = {"": "fp32", "no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
@@ -98,11 +99,8 @@ def output(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
 
 
 def start(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
-    """Say where rank and alpha come from when a LoRA is continued."""
-    if values["network_weights"] and not values["dim_from_weights"]:
-        sentence = "Rank and alpha are taken from this file, as with dim_from_weights."
-        notes.say("network_weights", values["network_weights"], sentence, "differently")
-    return {}
+    """Where rank and alpha come from when a LoRA is continued."""
+    return {"rank_from_start": bool(notes.convert("dim_from_weights", values["dim_from_weights"], truth))}
 
 
 def previews(values: dict[str, Any], notes: Notes) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from lora_core.kohya_config import read_kohya
 from lora_core.kohya_dataset import DATASET_OPTIONS, SUBSET_FIELDS
 from lora_core.kohya_files import parse_toml
 from lora_core.kohya_gui import RENAMED
-from lora_core.kohya_network import NETWORK_ARGUMENTS, OPTIMIZERS
+from lora_core.kohya_network import NETWORK_ARGUMENTS
+from lora_core.kohya_optimizer import OPTIMIZERS
 from lora_core.kohya_options import OPTIONS
 from lora_core.settings import describe
 
@@ -108,16 +109,80 @@ DONE = [
     ({"text_encoder_lr": 0}, {"train_text_encoder": False}),
     ({"optimizer_type": "AdamW8bit"}, {"optimizer": "adamw8bit", "weight_decay": 0.01}),
     ({"optimizer_type": "torch.optim.Adam"}, {"optimizer": "adam", "weight_decay": 0.0}),
-    ({"optimizer_type": "Lion"}, {"optimizer": "lion", "beta2": 0.99, "weight_decay": 0.0}),
+    ({"optimizer_type": "Lion"}, {"optimizer": "lion", "beta2": None, "weight_decay": 0.0}),
     (
         {"optimizer_type": "AdamW", "optimizer_args": ["weight_decay=0.1", "betas=.9,.99"]},
         {"weight_decay": 0.1, "beta2": 0.99},
     ),
-    ({"optimizer_type": "Prodigy", "optimizer_args": "use_bias_correction=True d_coef=1.0"}, {"optimizer": "prodigy"}),
+    (
+        {"optimizer_type": "Prodigy", "optimizer_args": "use_bias_correction=True d_coef=2"},
+        {
+            "optimizer": "prodigy",
+            "optimizer_args": ("use_bias_correction = True", "safeguard_warmup = False", "d_coef = 2"),
+        },
+    ),
     (
         {"optimizer_type": "Adafactor", "optimizer_args": ["scale_parameter=False", "relative_step=False"]},
-        {"optimizer": "adafactor"},
+        {"optimizer": "adafactor", "optimizer_args": ("relative_step = False", "scale_parameter = False")},
     ),
+    ({"optimizer_type": "Adafactor"}, {"optimizer_args": ("relative_step = True",)}),
+    ({"optimizer_type": "PagedLion8bit"}, {"optimizer": "pagedlion8bit"}),
+    ({"optimizer_type": "DAdaptation"}, {"optimizer": "dadaptadampreprint", "weight_decay": 0.0}),
+    (
+        {"optimizer_type": "DAdaptAdam", "optimizer_args": ["growth_rate=1.02"]},
+        {"optimizer": "dadaptadam", "optimizer_args": ("growth_rate = 1.02",)},
+    ),
+    (
+        {"optimizer_type": "pytorch_optimizer.CAME", "optimizer_args": ["betas=.9,.99,.999"]},
+        {
+            "optimizer_class": "pytorch_optimizer.CAME",
+            "weight_decay": None,
+            "optimizer_args": ("betas = .9,.99,.999",),
+        },
+    ),
+    ({"optimizer_type": "ASGD"}, {"optimizer_class": "ASGD"}),
+    (
+        {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ["step_rules=1:10,0.1"]},
+        {"schedule": "piecewise_constant", "schedule_args": ("step_rules = 1:10,0.1",)},
+    ),
+    (
+        {"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_args": ["T_max=100"]},
+        {"schedule_class": "CosineAnnealingLR", "schedule_args": ("T_max = 100",)},
+    ),
+    ({"lr_scheduler": "inverse_sqrt", "lr_scheduler_timescale": 50}, {"schedule_args": ("timescale = 50",)}),
+    ({"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 0.3}, {"decay_steps": 0.3}),
+    ({"network_dropout": 0.1}, {"dropout": 0.1}),
+    ({"scale_weight_norms": 1}, {"max_norm": 1.0}),
+    (
+        {"base_weights": ["a.safetensors", "b.safetensors"], "base_weights_multiplier": [0.5]},
+        {"base_loras": ("a.safetensors = 0.5", "b.safetensors = 1.0")},
+    ),
+    ({"network_weights": "w"}, {"start_from": "w", "rank_from_start": False}),
+    (
+        {"network_module": "lycoris.kohya", "network_args": ["algo=lokr", "factor=8", "decompose_both=True"]},
+        {"algorithm": "lokr", "lokr_factor": 8, "lokr_both": True, "conv_rank": 4},
+    ),
+    (
+        {"network_module": "lycoris.kohya", "network_args": ["algo=lokr"], "network_dim": 100000},
+        {"algorithm": "lokr", "rank": 1024, "conv_rank": 1024},
+    ),
+    ({"network_module": "lycoris.kohya", "network_args": ["algo=locon", "dora_wd=True"]}, {"algorithm": "dora"}),
+    ({"network_module": "lycoris.kohya", "network_args": ["algo=loha", "module_dropout=0.1"]}, {"module_dropout": 0.1}),
+    ({"network_module": "lycoris.kohya", "network_args": ["algo=diag-oft"]}, {"algorithm": "oft"}),
+    (
+        {"network_args": ["block_dims=1,2", "conv_block_alphas=3,4", "rank_dropout=0.2", "rs_lora=True"]},
+        {"block_rank": "1,2", "block_conv_alpha": "3,4", "rank_dropout": 0.2, "rs_lora": True},
+    ),
+    (
+        {"network_args": ["down_lr_weight=0.1,0.5", "mid_lr_weight=2", "block_lr_zero_threshold=0.2"]},
+        {"block_lr": "0,0.5,1,1,1,1,1,1,1,1,1,1,2,1,1,1,1,1,1,1,1,1,1,1,1"},
+    ),
+    (
+        {"network_args": ["mid_lr_weight=1,1,1", "up_lr_weight=3"]},
+        {"block_lr": "1,1,1,1,1,1,1,1,1,1,1,1,3,1,1,1,1,1,1,1,1"},
+    ),
+    ({"network_args": ["loraplus_lr_ratio=4"]}, {"lora_plus_ratio": 4.0, "lora_plus_text_ratio": None}),
+    ({"network_args": ["loraplus_unet_lr_ratio=4"]}, {"lora_plus_ratio": 4.0, "lora_plus_text_ratio": 1.0}),
     ({"use_8bit_adam": True}, {"optimizer": "adamw8bit"}),
     ({"use_lion_optimizer": True}, {"optimizer": "lion"}),
     ({"lr_scheduler": "cosine", "lr_warmup_steps": 0.05}, {"schedule": "cosine", "warmup": 0.05}),
@@ -205,15 +270,14 @@ def test_what_is_not_said_is_as_in_the_trainer_and_not_as_our_defaults(tmp_path)
 
 
 TOLD = [
-    ({"network_module": "lycoris.kohya", "network_args": ["algo=lokr", "factor=8"]}, ["lokr", "factor"]),
+    ({"network_module": "lycoris.kohya", "network_args": ["algo=boft", "use_tucker=True"]}, ["boft", "use_tucker"]),
     ({"network_module": "networks.dylora", "network_args": ["unit=4"]}, ["dylora", "unit"]),
-    ({"network_args": ["block_dims=1,2", "loraplus_lr_ratio=4", "nonsense=1"]}, ["block_dims", "LoRA+", "nonsense"]),
-    ({"optimizer_type": "DAdaptAdam", "optimizer_args": ["growth_rate=1.02"]}, ["Prodigy", "growth_rate"]),
-    ({"optimizer_type": "came.CAME"}, ["AdamW is used"]),
-    ({"lr_scheduler": "piecewise_constant"}, ["stays constant"]),
+    ({"network_args": ["down_lr_weight=cosine", "nonsense=1"]}, ["cosine", "nonsense"]),
+    ({"network_module": "lycoris.kohya", "network_args": ["algo=loha", "rank_dropout=0.1"]}, ["belongs to lora"]),
+    ({"lr_scheduler": "no_such"}, ["stays constant"]),
+    ({"lr_scheduler": "cosine", "lr_scheduler_args": ["a=1"]}, ["takes none"]),
     ({"lr_scheduler": "constant", "lr_warmup_steps": 100}, ["no warm-up"]),
     ({"pretrained_model_name_or_path": "runwayml/stable-diffusion-v1-5"}, ["Nothing is downloaded"]),
-    ({"network_weights": "w"}, ["Rank and alpha"]),
     ({"bucket_reso_steps": 1}, ["multiples of 64"]),
     ({"save_precision": "fp8"}, ["fp32 is used"]),
     ({"network_dim": 100000}, ["no rank"]),
@@ -449,7 +513,7 @@ def test_habits_of_the_gui(tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"LoRA_type": "LyCORIS/LoKr"}, ["lokr", "factor", "use_cp"]),
+        ({"LoRA_type": "LyCORIS/LoKr"}, ["use_cp"]),
         ({"LoRA_type": "Kohya DyLoRA"}, ["dylora"]),
         ({"stop_text_encoder_training_pct": 50, "num_processes": 2}, ["stop_text", "num_processes"]),
         ({"brand_new_box": 1}, ["brand_new_box"]),

@@ -29,7 +29,10 @@ BASES = {
 }
 
 
-def layer_of(algorithm: str, base: nn.Module, path: str = "ff.net.2", size: Size = Size(4, 3.0), **values):
+SIZE = Size(4, 3.0)
+
+
+def layer_of(algorithm: str, base: nn.Module, path: str = "ff.net.2", size: Size = SIZE, **values):
     """A layer with random parts that change the weight by about a tenth."""
     settings = Settings(algorithm=algorithm, **values)
     layer = network.branch_layer(base, path, size, settings)

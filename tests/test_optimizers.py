@@ -147,3 +147,16 @@ def test_the_last_part_of_warmup_stable_decay_is_as_long_as_asked():
         schedule.step()
     whole = [i for i, rate in enumerate(rates) if rate == pytest.approx(0.01)]
     assert (whole[0], whole[-1]) == (10, 75)
+
+
+def test_adafactor_finds_its_own_rate_when_asked():
+    settings = Optimization(optimizer="adafactor", optimizer_args=("relative_step = True", "warmup_init = True"))
+    optimizer, sentence = build_optimizer(settings, group(3.0), 50)
+    schedule = build_schedule(settings, optimizer, 50)
+    rates = []
+    for _ in range(3):
+        (optimizer.param_groups[0]["params"][0] ** 2).sum().backward()
+        optimizer.step()
+        advance(schedule, 0.0)
+        rates.append(rate_of(optimizer))
+    assert sentence == "" and rates == pytest.approx([1e-6 * n for n in (1, 2, 3)], rel=1e-6)

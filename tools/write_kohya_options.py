@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lora_core import kohya_dataset, kohya_gui, kohya_network  # noqa: E402
+from lora_core import kohya_dataset, kohya_gui, kohya_network, kohya_optimizer  # noqa: E402
 from lora_core.kohya_options import GROUPS  # noqa: E402
 from lora_core.kohya_row import Option  # noqa: E402
 
@@ -36,7 +36,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     parts += [table(title, ("option", "default", "", "here", ""), map(option, rows)) for title, rows in GROUPS.items()]
     parts.append(table("Network arguments", ("network_args", "", ""), network_arguments()))
-    parts.append(table("Optimizers", ("optimizer_type", "optimizer", ""), optimizers()))
+    parts.append(table("Optimizers", ("optimizer_type", "optimizer"), optimizers()))
     parts.append(table("Dataset config: a dataset", ("key", "as the option"), dataset()))
     parts.append(table("Dataset config: a subset", ("key", "setting of the subset, or what becomes of it"), subset()))
     parts.append(table("Presets of kohya_ss: names of the GUI", ("key", "what becomes of it"), gui()))
@@ -66,9 +66,10 @@ def network_arguments() -> Iterable[tuple[str, str, str]]:
         yield code(name), "not supported" if sentence else "done", sentence
 
 
-def optimizers() -> Iterable[tuple[str, str, str]]:
-    for name, (ours, sentence) in kohya_network.OPTIMIZERS.items():
-        yield code(name or "(empty)"), code(ours), sentence
+def optimizers() -> Iterable[tuple[str, str]]:
+    for name, ours in kohya_optimizer.OPTIMIZERS.items():
+        yield code(name or "(empty)"), code(ours)
+    yield "a class by its full name", "`optimizer_class`"
 
 
 def dataset() -> Iterable[tuple[str, str]]:

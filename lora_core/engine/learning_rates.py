@@ -17,7 +17,8 @@ FROM_TRANSFORMERS = ("inverse_sqrt", "cosine_with_min_lr", "warmup_stable_decay"
 
 
 def build_schedule(settings: Optimization, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """The schedule over `steps` optimizer steps. Schedule-free optimizers keep their rate, and warm up themselves.
+    """The schedule over `steps` optimizer steps. Schedule-free optimizers keep their rate, and warm up
+    themselves; Adafactor with relative_step makes its own.
 
     Raises ConfigError for a class that is not there, and for arguments that it does not take.
     """
@@ -25,6 +26,10 @@ def build_schedule(settings: Optimization, optimizer: torch.optim.Optimizer, ste
         return _by_class(settings, optimizer)
     if has_modes(optimizer):
         return LambdaLR(optimizer, lambda _: 1.0)
+    if optimizer.param_groups[0]["lr"] is None:
+        from transformers.optimization import AdafactorSchedule
+
+        return AdafactorSchedule(optimizer, settings.learning_rate)
     common = {"optimizer": optimizer, "num_warmup_steps": warmup_steps(settings, steps), "num_training_steps": steps}
     try:
         if settings.schedule in FROM_TRANSFORMERS:

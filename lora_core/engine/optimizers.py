@@ -129,7 +129,10 @@ def _built(
     _refuse_unknown(kind, given)
     if not recipe.path.startswith("torch.optim."):
         _probe(kind, options, groups[0]["params"][0].device)
-    optimizer = kind([dict(group) for group in groups], lr=groups[0]["lr"], **options)
+    if options.get("relative_step"):  # Adafactor's own rate
+        optimizer = kind([{**group, "lr": None} for group in groups], lr=None, **options)
+    else:
+        optimizer = kind([dict(group) for group in groups], lr=groups[0]["lr"], **options)
     if has_modes(optimizer):
         optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
     return optimizer
@@ -185,7 +188,7 @@ def _options(kind: Any, recipe: Recipe, settings: Optimization, steps: int) -> d
     """Our settings under the class's own names, as far as it has them."""
     known = _signature(kind)
     found: dict[str, Any] = {}
-    if "weight_decay" in known:
+    if "weight_decay" in known and settings.weight_decay is not None:
         found["weight_decay"] = settings.weight_decay
     default = known["betas"].default if "betas" in known else ()
     if isinstance(default, tuple) and len(default) >= 2:
@@ -208,7 +211,8 @@ def warmup_steps(settings: Optimization, steps: int) -> int:
 def _probe(build: Callable[..., Any], options: dict[str, Any], device: torch.device) -> None:
     p = torch.nn.Parameter(torch.ones(64, 64, device=device))
     p.grad = torch.ones_like(p)
-    optimizer = build([{"params": [p], "lr": 1e-3}], lr=1e-3, **options)
+    rate = None if options.get("relative_step") else 1e-3
+    optimizer = build([{"params": [p], "lr": rate}], lr=rate, **options)
     if has_modes(optimizer):
         optimizer.train()
     optimizer.step()

@@ -91,7 +91,9 @@ class Optimization:
         max=1_000_000,
         advanced=True,
     )
-    weight_decay: float = setting(0.01, "Weight decay", min=0, max=10, advanced=True)
+    weight_decay: float | None = setting(
+        0.01, "Weight decay", "Empty: the optimizer's own.", min=0, max=10, advanced=True
+    )
     beta1: float | None = setting(
         None, "Beta 1", "Empty: the optimizer's own (mostly 0.9).", min=0, max=0.99999, advanced=True
     )

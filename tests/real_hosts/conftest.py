@@ -45,3 +45,14 @@ def comfyui(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
 def a1111(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
     data = os.environ.get("A1111_DATA") or tmp_path_factory.mktemp("a1111")
     return host("A1111", "a1111_load.py", hub, Path(data))
+
+
+@pytest.fixture(scope="session")
+def comfyui_networks(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    return host("COMFYUI", "comfyui_networks.py", hub, tmp_path_factory.mktemp("comfyui"))
+
+
+@pytest.fixture(scope="session")
+def a1111_networks(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Host:
+    data = os.environ.get("A1111_DATA") or tmp_path_factory.mktemp("a1111")
+    return host("A1111", "a1111_networks.py", hub, Path(data))

@@ -104,4 +104,5 @@ def main() -> None:
     report({name: load(path, log) for name, path in asked["files"].items()})
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -131,4 +131,5 @@ def main() -> None:
     report({name: load(path, model, clip, warnings) for name, path in asked["files"].items()})
 
 
-main()
+if __name__ == "__main__":
+    main()
