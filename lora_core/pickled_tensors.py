@@ -13,7 +13,14 @@ import torch
 from lora_core.errors import FileError
 
 LARGEST = 256 * 2**20
-_STORAGES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16}
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+}
 
 
 def read_pickled(path: Path) -> Any:
@@ -40,11 +47,12 @@ class _Bag:
         self.parameters: dict[str, Any] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.parameters = dict(state.get("_parameters", {}))
+        tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        self.parameters = {**tensors, **state.get("_parameters", {})}
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows nothing but tensors of floats and containers."""
+    """An unpickler that knows nothing but tensors and plain containers."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
