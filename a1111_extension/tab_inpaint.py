@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,14 @@ class InpaintTab:
             "prompt": "Prompt", "negative_prompt": "Negative prompt", "steps": "Steps", "cfg_scale": "CFG scale",
             "seed": "Seed", "width": "Size-1", "height": "Size-2", "denoising_strength": "Denoising strength",
             "mask_blur": "Mask blur", "clip_skip": "Clip skip", "only_masked_padding": "Masked area padding",
+            "mask_invert": "Mask mode", "masked_content": "Masked content", "inpaint_area": "Inpaint area",
         }  # fmt: skip
         fields: list[Any] = [(form.components[name], key) for name, key in simple.items() if name in form.components]
-        fields.append((form.components["sampler"], lambda found: _token(host_names.sampler_token, found, "Sampler")))
-        fields.append(
-            (form.components["scheduler"], lambda found: _token(host_names.schedule_token, found, "Schedule type"))
+        readers = (
+            ("sampler", host_names.sampler_token, "Sampler", names(host_names.SAMPLER)),
+            ("scheduler", host_names.schedule_token, "Schedule type", names(host_names.SCHEDULE)),
         )
-        return fields
+        return fields + [(form.components[name], partial(_pasted, *how)) for name, *how in readers]
 
     # what the buttons do
 
@@ -209,7 +211,6 @@ def parameters_of(path: str) -> str:
         return ""
 
 
-def _token(reader: Any, key: str, found: dict[str, Any]) -> Any:
-    table = host_names.SAMPLER if key == "Sampler" else host_names.SCHEDULE
-    token = reader(str(found.get(key, "")))
-    return gr.update() if token is None else gr.update(value=table[token].a1111)
+def _pasted(token_of: Any, key: str, labels: Mapping[str, str], found: Mapping[str, Any]) -> str | None:
+    """Our label for what an infotext says under `key`; None leaves the widget as it is."""
+    return labels.get(token_of(str(found.get(key, ""))))

@@ -1,0 +1,505 @@
+"""Tests of the A1111 pages in the gradio of one host; test_a1111_widgets.py runs them with its interpreter."""
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+
+import gradio as gr
+import pytest
+from fake_a1111 import DEMO, FakeHost, extension
+from PIL import Image
+
+from lora_core.errors import ConfigError
+from lora_core.jobs import ChooseJob, InpaintJob, TrainJob
+from lora_core.jobs.files import ConvertJob, InspectJob, MetadataJob, RepairJob
+from lora_core.jobs.generate import GenerateJob, LoraUse
+from lora_core.jobs.tools import ExtractJob, MergeIntoCheckpointJob, MergeJob, ResizeJob
+from lora_core.settings import leaf_values
+
+extension()
+
+from lora_loom_a1111 import compat, tabs  # noqa: E402
+from lora_loom_a1111.page import Page  # noqa: E402
+
+FOUR = compat.FOUR
+
+
+class PaperDesk:
+    """A desk that only writes down what it is handed."""
+
+    def __init__(self):
+        self.handed = []
+
+    def submit(self, job, title=""):
+        faults = job.problems()
+        if faults:
+            raise ConfigError(faults)
+        self.handed.append((job, title))
+        return f"{len(self.handed):012x}"
+
+    def job(self, id):
+        return self.handed[int(id, 16) - 1][0]
+
+    def tickets(self):
+        return ()
+
+
+class Built:
+    """The whole tab over a fake host, its pages by name."""
+
+    def __init__(self, root, **options):
+        self.host = FakeHost(root, PaperDesk(), **options)
+        made = {}
+        for name, page in tabs.PAGES:
+            made[name] = page
+        self.pages = {}
+        originals = tabs.PAGES
+        tabs.PAGES = tuple((name, self.remembering(name, page)) for name, page in originals)
+        try:
+            [(self.blocks, self.title, self.elem_id)] = tabs.build(self.host)
+        finally:
+            tabs.PAGES = originals
+
+    def remembering(self, name, page):
+        def build(context):
+            self.pages[name] = page(context)
+            return self.pages[name]
+
+        return build
+
+    def data(self, *components):
+        """What gradio hands to a handler: every component's value as its preprocessing gives it."""
+        return {component: through_gradio(component, component.value) for component in components}
+
+    @property
+    def last(self):
+        return self.host.desk.handed[-1][0]
+
+
+def through_gradio(component, value):
+    """A value shown by the component and sent back by the browser."""
+    if isinstance(component, (gr.State, gr.HTML, gr.File)):
+        return value
+    shown = component.postprocess(value)
+    shown = shown.model_dump() if hasattr(shown, "model_dump") else shown
+    return component.preprocess(json.loads(json.dumps(shown)))
+
+
+def value_of(update):
+    return update["value"] if isinstance(update, dict) and "__type__" in update else update
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return Built(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture
+def page(built):
+    return built.pages
+
+
+def test_the_tab_has_all_pages_and_each_id_once(built):
+    assert (built.title, built.elem_id) == ("LoRA Loom", "lora_loom")
+    labels = [b.label for b in built.blocks.blocks.values() if isinstance(b, gr.Tab)]
+    assert [name for name in labels if name in dict(tabs.PAGES)] == list(dict(tabs.PAGES))
+    ids = [b.elem_id for b in built.blocks.blocks.values() if getattr(b, "elem_id", None)]
+    assert sorted(ids) == sorted(set(ids))
+    assert all(b.do_not_save_to_config for b in built.blocks.blocks.values())
+
+
+def test_it_can_be_put_into_another_blocks(tmp_path):
+    made = Built(tmp_path)
+    with gr.Blocks() as outer, gr.Tabs(), gr.Tab("LoRA Loom"):
+        made.blocks.render()
+    assert len(outer.get_config_file()["components"]) > 300
+
+
+JOBS = [
+    *(TrainJob, ChooseJob, InpaintJob, MergeJob, MergeIntoCheckpointJob, ExtractJob, ResizeJob, ConvertJob),
+    *(MetadataJob, RepairJob, InspectJob, GenerateJob),
+]
+
+
+def form_of(job_class, host):
+    with gr.Blocks():
+        form = Page(host).form(job_class, "x")
+        form.rest()
+    return form
+
+
+@pytest.mark.parametrize("job_class", JOBS)
+def test_untouched_widgets_give_the_default_job(job_class, built):
+    form = form_of(job_class, built.host)
+    assert form.components.keys() == leaf_values(job_class()).keys()
+    data = {component: through_gradio(component, component.value) for component in form.components.values()}
+    assert form.job(data) == job_class()
+
+
+def another(setting):
+    """A value that is not the default, and allowed."""
+    d, value = setting.declaration, setting.default
+    if d.choices:
+        return next(choice for choice in d.choices if choice != value)
+    if d.widget in ("checkpoint", "lora"):
+        return f"/somewhere/{setting.name}.safetensors"
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        inner = str(setting.type)
+        return (3, 7) if "int" in inner else (0.25, 0.5) if "float" in inner else ("eins, zwei", "drei")
+    number = value if isinstance(value, (int, float)) else 0 if d.max is not None else None
+    if number is not None:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return int(d.max) if d.max is not None else value + 3
+        return d.max if d.max is not None and math.isfinite(d.max) else number + 0.25
+    return "Grün, 猫 = 1"
+
+
+@pytest.mark.parametrize("job_class", JOBS)
+def test_every_widget_shows_and_gives_back_another_value(job_class, built):
+    form = form_of(job_class, built.host)
+    for name, setting in form.settings.items():
+        wanted = another(setting)
+        updates = form.shown({name: wanted})
+        component = form.components[name]
+        data = {c: through_gradio(c, c.value) for c in form.components.values()}
+        data[component] = through_gradio(component, value_of(updates[component]))
+        assert leaf_values(form.job(data))[name] == wanted, name
+
+
+def test_a_title_of_the_hosts_list_becomes_its_path(built):
+    form = form_of(TrainJob, built.host)
+    data = built.data(*form.components.values())
+    data[form.components["base"]] = "demo_base"
+    assert form.job(data).base == str(DEMO / "demo_base.safetensors")
+
+
+def test_wrong_numbers_are_sentences_that_name_the_setting(built):
+    form = form_of(TrainJob, built.host)
+    data = built.data(*form.components.values())
+    data[form.components["seed"]] = "many"
+    data[form.components["text_encoder_lr"]] = "fast"
+    with pytest.raises(ConfigError) as error:
+        form.job(data)
+    assert len(error.value.problems) == 2
+    assert "Seed (seed) must be a whole number, not 'many'." in error.value.problems
+
+
+# Train
+
+
+def filled(built, **values):
+    train = built.pages["Train"]
+    data = built.data(*train.form.components.values(), train.goal, train.effort, train.low, train.carried)
+    for name, value in values.items():
+        data[train.form.components[name]] = value
+    return train, data
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name, caption in (("a", "abc, red"), ("b", None)):
+        Image.new("RGB", (80, 64), "red").save(tmp_path / f"{name}.png")
+        if caption:
+            (tmp_path / f"{name}.txt").write_text(caption, "utf-8")
+    return tmp_path
+
+
+def test_goal_effort_and_base_set_the_full_form(built, pictures):
+    train, data = filled(built, folder=str(pictures), base="demo_base")
+    data[train.goal], data[train.effort] = "Style", "Thorough"
+    updates = train.wished(data)
+    by_name = {name: updates[c] for name, c in train.form.components.items() if c in updates}
+    assert value_of(by_name["conv_rank"]) == 16 and value_of(by_name["flip"]) is True
+    assert "steps of 4 pictures" in updates[train.plan]
+
+
+def test_looking_at_a_folder_reports_and_shows_cards(built, pictures):
+    train, data = filled(built, folder=str(pictures), base="demo_base")
+    updates = train.looked(data)
+    assert "<b>2</b><span>pictures" in updates[train.report] and "1 / 2" in updates[train.report]
+    assert updates[train.cards].count("<textarea") == 2 and "data:image/jpeg" in updates[train.cards]
+    assert "Captions (1 / 2)" in updates[train.fold]["label"]
+
+
+def test_captions_are_saved_from_the_page(built, pictures):
+    train, data = filled(built, folder=str(pictures))
+    data[train.save_captions.text] = json.dumps({"b.png": "abc, <b>blue</b>"})
+    updates = train.captions_saved(data)
+    assert (pictures / "b.txt").read_text("utf-8") == "abc, <b>blue</b>\n"
+    assert "&lt;b&gt;blue" in updates[train.cards] and "<b>blue" not in updates[train.cards]
+
+
+def test_dropped_pictures_are_kept_and_looked_at(built, pictures):
+    train, data = filled(built, base="demo_base")
+    data[train.files] = [str(p) for p in sorted(pictures.iterdir())]
+    updates = train.dropped(data)
+    folder = value_of(updates[train.form.components["folder"]])
+    assert folder.startswith(str(built.host.data_folder())) and "1 / 2" in updates[train.report]
+
+
+def test_the_start_hands_over_the_job_that_is_shown(built, pictures):
+    train, data = filled(built, folder=str(pictures), base="demo_base", trigger="abc", width=64, height=64, steps=3)
+    updates = train.started(data)
+    job = built.last
+    assert (job.dataset.folder, job.captions.trigger, job.name, job.length.steps) == (str(pictures), "abc", "abc", 3)
+    assert job.output_dir == str(built.host.lora_folders()[0])
+    assert not job.work_dir.startswith(job.output_dir)
+    assert "3 steps" in updates[train.plan] and "GB of memory" in updates[train.plan]
+
+
+def test_a_start_without_pictures_is_a_sentence_in_the_page(built):
+    train, data = filled(built, base="demo_base")
+    with pytest.raises(ConfigError, match="No pictures are named"):
+        train.started(data)
+    run = handler(built.blocks, train.start)
+    updates = run(data)
+    assert 'class="loom-error"' in updates[train.start_said.said] and "Traceback" not in str(updates)
+
+
+def handler(blocks, button):
+    """The function that a click on the button runs."""
+    if isinstance(blocks.fns, dict):
+        return next(fn.fn for fn in blocks.fns.values() if any(t[0] == button._id for t in fn.targets))
+    return next(fn.fn for fn, d in zip(blocks.fns, blocks.dependencies) if button._id in d["targets"])
+
+
+def test_the_demo_and_settings_of_old_jobs_fill_the_form(built):
+    train, data = filled(built)
+    updates = train.demo_filled(data)
+    for component, update in updates.items():
+        if component in data:
+            data[component] = value_of(update)
+    train.started(data)
+    job = built.last
+    assert job.name == "demo_character" and len(job.dataset.subsets) == 1 and job.length.steps == 200
+    data[train.reuse.text] = f"{len(built.host.desk.handed):012x}"
+    again = train.reused(data)
+    assert value_of(again[train.form.components["learning_rate"]]) == job.optimization.learning_rate
+
+
+def test_kohyas_settings_are_loaded_and_what_is_not_understood_is_said(built, tmp_path):
+    (tmp_path / "kohya.toml").write_text('network_dim = 24\nlearning_rate = 2e-4\nlogging_dir = "x"\n', "utf-8")
+    train, data = filled(built)
+    data[train.file] = [str(tmp_path / "kohya.toml")]
+    updates = train.loaded(data)
+    assert value_of(updates[train.form.components["rank"]]) == 24
+    assert "logging_dir" in updates[train.plan]
+
+
+def test_on_a_public_server_only_the_hosts_folders_are_read(tmp_path, pictures):
+    built = Built(tmp_path / "host")
+    built.host.access = lambda sessions: dataclasses.make_dataclass("Access", ["public"])(True)
+    train, data = filled(built, folder=str(pictures), base="demo_base")
+    with pytest.raises(ConfigError):
+        train.looked(data)
+
+
+# Files
+
+
+@pytest.fixture
+def two_loras(built):
+    from lora_core.families import reference
+    from lora_core.keys import lora_targets
+    from lora_core.lora import Lora, LoraModule
+    from lora_core.lora_file import write_lora
+
+    torch = pytest.importorskip("torch")
+    arch = reference("sd1")
+    targets = lora_targets(arch)[:3]
+    paths = []
+    for number in range(2):
+        path = built.host.lora_folders()[0] / f"lora_{number}.safetensors"
+        torch.manual_seed(number)
+        modules = {
+            key.canonical: LoraModule(torch.randn(4, key.shape[1]), torch.randn(key.shape[0], 4), 4.0)
+            for key in targets
+        }
+        if not path.exists():
+            write_lora(path, Lora(modules, {}, "sd1"), arch, torch.float16, {"ss_output_name": path.stem})
+        paths.append(path)
+    return paths
+
+
+def test_merging_hands_over_the_loras_with_their_strengths(built, two_loras):
+    merge = built.pages["Merge"]
+    tool = merge.merge
+    data = built.data(*tool.form.components.values(), *tool.rows.names, *tool.rows.strengths)
+    data[tool.rows.names[0]], data[tool.rows.names[1]] = "lora_0", "lora_1"
+    data[tool.rows.strengths[1]] = -0.5
+    data[tool.form.components["output"]] = "both"
+    merge.started(tool, data)
+    assert built.last.loras == (LoraUse(str(two_loras[0]), 1.0), LoraUse(str(two_loras[1]), -0.5))
+    assert built.last.output == str(built.host.lora_folders()[0] / "both.safetensors")
+
+
+def test_the_library_lists_inspects_and_edits(built, two_loras):
+    library = built.pages["Library"]
+    data = built.data(library.search, *library.metadata.components.values())
+    shelf = library.searched(data)[library.shelf]
+    assert 'data-value="lora_0"' in shelf and 'data-value="lora_1"' in shelf and "rank 4" in shelf
+    data[library.pick.text] = "lora_1"
+    updates = library.picked(data)
+    assert "A1111" in updates[library.facts] and updates[library.chosen] == "lora_1"
+    data |= {library.chosen: "lora_1", library.stated: updates[library.stated], library.cover: None}
+    data[library.metadata.components["trigger"]] = "abc"
+    library.written(data)
+    assert built.last == MetadataJob(lora=str(two_loras[1]), trigger="abc")
+    library.measured(data)
+    assert built.last.numbers and built.last.picture.endswith("lora_1.png")
+
+
+def test_a_file_that_is_no_lora_is_shown_with_the_reason(built):
+    path = built.host.lora_folders()[0] / "broken.safetensors"
+    path.write_bytes(b"nothing")
+    library = built.pages["Library"]
+    shelf = library.searched({library.search: "broken"})[library.shelf]
+    assert 'class="loom-bad"' in shelf
+    path.unlink()
+
+
+# Inpaint and recipes
+
+
+def painting(size=(64, 64), box=(16, 16, 40, 40)):
+    """What the editor of this gradio hands over when something is painted."""
+    picture = Image.new("RGBA", size, "blue")
+    if FOUR:
+        layer = Image.new("RGBA", size, (0, 0, 0, 0))
+        layer.paste((255, 255, 255, 255), box)
+        return {"background": picture, "layers": [layer], "composite": picture}
+    mask = Image.new("RGBA", size, (0, 0, 0, 255))
+    mask.paste((255, 255, 255, 255), box)
+    return {"image": picture, "mask": mask}
+
+
+def test_painting_makes_a_mask_of_exactly_what_was_painted():
+    picture, mask = compat.painted(painting())
+    assert picture.size == mask.size == (64, 64) and mask.mode == "L"
+    assert mask.getbbox() == (16, 16, 40, 40) and mask.getpixel((20, 20)) == 255
+    assert compat.painted(painting(box=(0, 0, 0, 0)))[1] is None
+    assert compat.painted(None) == (None, None)
+
+
+def test_several_layers_are_painted_together():
+    if not FOUR:
+        pytest.skip("gradio 3.41 has one layer")
+    one, two = painting(box=(0, 0, 8, 8)), painting(box=(20, 20, 30, 30))
+    mask = compat.painted({**one, "layers": one["layers"] + two["layers"]})[1]
+    assert mask.getpixel((4, 4)) == 255 and mask.getpixel((25, 25)) == 255 and mask.getpixel((15, 15)) == 0
+
+
+def test_inpainting_hands_over_picture_mask_and_a1111s_choices(built):
+    inpaint = built.pages["Inpaint"]
+    data = built.data(*inpaint.form.components.values())
+    data[inpaint.editor] = painting()
+    for name, shown in (
+        ("prompt", "a cat <lora:x:1>"), ("mask_invert", "Inpaint not masked"), ("inpaint_area", "Only masked"),
+        ("masked_content", "latent noise"), ("sampler", "DPM++ 2M"), ("resize_mode", "Crop and resize"), ("seed", "7"),
+    ):  # fmt: skip
+        component = inpaint.form.components[name]
+        data[component] = through_gradio(component, shown)
+    data[inpaint.form.components["base"]] = "demo_base"
+    inpaint.started(data)
+    job = built.last
+    assert isinstance(job, InpaintJob) and job.mask_invert and job.inpaint_area == "only masked"
+    assert (job.masked_content, job.sampler, job.resize_mode, job.seed) == (
+        "latent noise",
+        "dpmpp_2m",
+        "crop and resize",
+        7,
+    )
+    assert Image.open(job.mask).getbbox() == (16, 16, 40, 40) and Image.open(job.image).size == (64, 64)
+    assert job.lora_dirs == tuple(map(str, built.host.lora_folders()))
+
+
+def test_nothing_painted_is_a_sentence(built):
+    inpaint = built.pages["Inpaint"]
+    data = built.data(*inpaint.form.components.values())
+    data[inpaint.editor] = None
+    with pytest.raises(ConfigError, match="no picture"):
+        inpaint.started(data)
+
+
+def test_the_host_can_paste_into_inpaint_and_gets_its_results(built):
+    image, fields = built.host.targets["lora_loom_inpaint"]
+    assert image is built.pages["Inpaint"].editor
+    keys = {key for _, key in fields if isinstance(key, str)}
+    assert {"Prompt", "Negative prompt", "Steps", "CFG scale", "Seed", "Size-1", "Denoising strength"} <= keys
+    sampler = next(f for c, f in fields if c is built.pages["Inpaint"].form.components["sampler"])
+    assert sampler({"Sampler": "k_euler_a"}) == "Euler a" and sampler({"Sampler": "Unknown"}) is None
+    assert {"img2img", "inpaint", "extras"} <= {tab for _, tab, _, _ in built.host.sends}
+
+
+def test_a_picture_of_a1111_becomes_a_recipe_and_goes_on(built, tmp_path):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("parameters", "a cat\nNegative prompt: dog\nSteps: 9, Sampler: Euler a, CFG scale: 6.5, Seed: 42, "
+                  "Size: 128x64, Model: demo_base")  # fmt: skip
+    path = tmp_path / "made.png"
+    Image.new("RGB", (128, 64)).save(path, pnginfo=info)
+    shutil.copy(DEMO / "demo_base.safetensors", built.host.checkpoint_folders()[0] / "demo_base.safetensors")
+    recipes = built.pages["Recipes"]
+    data = {recipes.picture: str(path)}
+    updates = recipes.dropped(data)
+    assert "Euler a" in updates[recipes.told] and updates[recipes.text].startswith("a cat\nNegative prompt: dog\n")
+    data[recipes.recipe] = updates[recipes.recipe]
+    recipes.drawn(data)
+    job = built.last
+    assert (job.prompt, job.steps, job.cfg_scale, job.seed, job.width, job.height) == ("a cat", 9, 6.5, 42, 128, 64)
+    inpaint = built.pages["Inpaint"]
+    sent = recipes.to_our_inpaint(data)
+    assert value_of(sent[inpaint.form.components["sampler"]]) == "Euler a"
+    previews = built.pages["Train"].form.components["preview_prompts"]
+    data[previews] = "first"
+    assert recipes.as_preview(data)[previews] == "first\na cat"
+
+
+# Doctor, and real jobs through a real desk
+
+
+def test_the_doctor_tells_its_findings_as_they_come(built, monkeypatch):
+    from lora_core import doctor
+
+    found = [doctor.Finding("python", True, "3.11"), doctor.Finding("engine", False, "missing <b>")]
+    monkeypatch.setattr(doctor, "findings", lambda: iter(found))
+    said = list(built.pages["Doctor"].examined())
+    assert "python" in said[1] and "engine" not in said[1]
+    assert "missing &lt;b&gt;" in said[-1] and "1 of 2 need attention" in said[-1]
+
+
+def test_the_installers_fault_is_a_sentence(built, monkeypatch):
+    from lora_core import overlay_install
+    from lora_core.errors import EngineMissing
+
+    def prepare(installer):
+        installer.say("Fetching ...")
+        raise EngineMissing("No network.")
+
+    monkeypatch.setattr(overlay_install, "prepare", prepare)
+    said = list(built.pages["Doctor"].installed())
+    assert "Fetching" in said[0] and 'loom-error">No network.' in said[-1]
+
+
+def test_a_merge_through_the_real_desk_lands_in_the_library(tmp_path, two_loras):
+    root = tmp_path / "host"
+    host = FakeHost(root)
+    try:
+        for path in two_loras:
+            shutil.copy(path, host.lora_folders()[0] / path.name)
+        page = Page(host)
+        uses = tuple(LoraUse(choice.path, 0.5) for choice in host.loras())
+        id = page.submit(MergeJob(loras=uses, output=str(host.lora_folders()[0] / "both.safetensors")), "both")
+        end = time.monotonic() + 60
+        while not host.desk.ticket(id).over and time.monotonic() < end:
+            host.desk.wait(id, 10**9, 0.2)
+        shown = host.desk.snapshot(id)
+        assert shown["state"] == "done", shown["error"]
+        assert "both" in [choice.title for choice in host.loras()]
+    finally:
+        host.desk.close(5)
