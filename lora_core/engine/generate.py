@@ -15,6 +15,7 @@ from lora_core.engine.lora_uses import NamedLora, job_embeddings, merge_loras, n
 from lora_core.engine.models import Models, load_models
 from lora_core.engine.sampling import SampleRequest, decode, sample
 from lora_core.engine.series import Series
+from lora_core.engine.warm import state, warm_models
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Stage
 from lora_core.infotext_fields import Drawn, has_hires
@@ -51,16 +52,21 @@ def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Eve
 
 
 def prepared_models(job: GenerateJob, named: tuple[NamedLora, ...]) -> Models:
-    """The base with the job's LoRAs merged in."""
+    """The base with the job's LoRAs merged in; those of the job before, where nothing has changed."""
     device = pick_device(job.device)
     dtype = pick_dtype(job.dtype, device)
     if dtype == torch.float16 and device.type == "cpu":
         raise ConfigError("fp16 does not compute on the CPU: set dtype to fp32 or bf16.")
-    models = load_models(job.base, dtype, device, job.vae)
-    if not models.text_encoders:
-        raise ConfigError(f"{Path(job.base).name} holds no text encoder: choose a complete checkpoint.")
-    merge_loras(models, named, job.arithmetic)
-    return models
+
+    def load() -> Models:
+        models = load_models(job.base, dtype, device, job.vae)
+        if not models.text_encoders:
+            raise ConfigError(f"{Path(job.base).name} holds no text encoder: choose a complete checkpoint.")
+        merge_loras(models, named, job.arithmetic)
+        return models
+
+    loras = tuple((lora, state(lora.path)) for lora in named)
+    return warm_models((state(job.base), state(job.vae), dtype, device, job.arithmetic, loras), load)
 
 
 def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleRequest:
