@@ -33,6 +33,7 @@ from lora_core.resizing import (
 )
 
 ALIKE = 16  # levels of a channel by which a drawn picture may differ and still be like its source
+RIM = 16  # the mask's rim is up to so much of 255
 
 
 @dataclass(frozen=True)
@@ -170,12 +171,13 @@ def paste(plan: InpaintPlan, drawn: Image.Image, shown: Image.Image | None = Non
 
 
 def _without_a_line(below: Image.Image, above: Image.Image, laid: Image.Image, mask: Image.Image) -> Image.Image:
-    """`laid` is A1111's blend, whose rounding is off by a level here and there. Where both pictures nearly agree that
-    would show as a line along the mask, so there the blend is computed exactly."""
+    """`laid` is A1111's blend, whose rounding is off by a level here and there. On the mask's rim, where both pictures
+    nearly agree, that would show as a line, so there the blend is computed exactly."""
     old, new, rounded = (np.asarray(picture).astype(np.int32) for picture in (below, above, laid))
     shown = np.asarray(mask).astype(np.int32)[..., None]
     exact = (old * (255 - shown) + new * shown + 127) // 255
-    return Image.fromarray(np.where(np.abs(new - old) <= ALIKE, exact, rounded).astype(np.uint8))
+    near = (new == old) | ((shown <= RIM) & (np.abs(new - old) <= ALIKE))
+    return Image.fromarray(np.where(near, exact, rounded).astype(np.uint8))
 
 
 def _drawn_anew(plan: InpaintPlan, drawn: Image.Image) -> Image.Image:
