@@ -238,15 +238,16 @@ def polled(running: Any) -> Iterator[Event]:
 
 @contextmanager
 def first_interrupt(stop: Any) -> Iterator[None]:
-    """Call `stop` at the first Ctrl-C; the second raises KeyboardInterrupt."""
+    """Call `stop` at the first Ctrl-C or when the system asks us to end; a second Ctrl-C raises KeyboardInterrupt."""
 
     def heard(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         say("Stopping after this step; what is done is kept. Ctrl-C again ends at once.")
         stop()
 
-    before = signal.signal(signal.SIGINT, heard)
+    before = [(name, signal.signal(name, heard)) for name in (signal.SIGINT, signal.SIGTERM)]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for name, handler in before:
+            signal.signal(name, handler)

@@ -14,7 +14,7 @@ from lora_core.engine.dataset import open_dataset
 from lora_core.engine.dropping import base_alone
 from lora_core.engine.epochs import Batch, Item
 from lora_core.engine.setup import prepare
-from lora_core.engine.train import batch_loss
+from lora_core.engine.step import batch_loss
 from lora_core.errors import DatasetError
 from lora_core.jobs.train import Captions, Subset
 

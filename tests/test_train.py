@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from lora_core.commands import Commands
 from lora_core.engine import saving
 from lora_core.engine.setup import prepare
-from lora_core.engine.train import batch_loss, batches_of, one_step
+from lora_core.engine.step import batch_loss, batches_of, one_step
 from lora_core.errors import DiskFull, LoomError
 from lora_core.events import Finished, Loss, Note, Preview, Saved
 from lora_core.jobs import TrainJob
@@ -184,11 +184,11 @@ def test_start_from_continues_the_factors_of_a_file(tmp_path, pictures):
 
 
 def test_bad_steps_are_skipped_rolled_back_and_never_saved(tmp_path, pictures, monkeypatch):
-    from lora_core.engine import train
+    from lora_core.engine import step
 
-    real = train.training_loss
+    real = step.training_loss
     count = iter(range(1000))
-    monkeypatch.setattr(train, "training_loss", lambda *a: real(*a) * (float("nan") if 2 <= next(count) < 6 else 1.0))
+    monkeypatch.setattr(step, "training_loss", lambda *a: real(*a) * (float("nan") if 2 <= next(count) < 6 else 1.0))
     events = list(run(job_for(tmp_path, pictures, steps=10)))
     notes = " ".join(e.text for e in events if isinstance(e, Note))
     assert "skipped" in notes and "went back" in notes
@@ -197,16 +197,16 @@ def test_bad_steps_are_skipped_rolled_back_and_never_saved(tmp_path, pictures, m
 
 
 def test_a_crash_in_the_middle_keeps_what_was_trained(tmp_path, pictures, monkeypatch):
-    from lora_core.engine import train
+    from lora_core.engine import step
 
-    real, count = train.training_loss, iter(range(1000))
+    real, count = step.training_loss, iter(range(1000))
 
     def failing(*a):
         if next(count) == 4:
             raise RuntimeError("the graphics driver went away")
         return real(*a)
 
-    monkeypatch.setattr(train, "training_loss", failing)
+    monkeypatch.setattr(step, "training_loss", failing)
     events = []
     with pytest.raises(RuntimeError, match="driver"):
         for event in run(job_for(tmp_path, pictures)):

@@ -22,6 +22,10 @@ class Noised:
     target: torch.Tensor
     alpha_bar: torch.Tensor
 
+    def rows(self, rows: slice) -> Noised:
+        """Some pictures of the batch."""
+        return Noised(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
     def to(self, device: torch.device) -> Noised:
         """The same values on another device."""
         return Noised(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import Any, TypeVar
 
 from lora_core.commands import Commands
 from lora_core.engine import saving
-from lora_core.engine.conditioning import unet_arguments
 from lora_core.engine.course import Course, finite
-from lora_core.engine.device import autocast, release
-from lora_core.engine.dropping import base_alone
-from lora_core.engine.epochs import Batch
+from lora_core.engine.crew import Crew, joined
+from lora_core.engine.device import release
 from lora_core.engine.folders_check import alone
 from lora_core.engine.guard import Guard
-from lora_core.engine.loss import training_loss
-from lora_core.engine.noise import Noised, diffuse, draw_noise, draw_timesteps, perturbed
 from lora_core.engine.optimizers import rate_of
 from lora_core.engine.preview import draw_previews
-from lora_core.engine.randomness import mix
 from lora_core.engine.setup import Run, prepare, work_folder
+from lora_core.engine.step import one_step
 from lora_core.engine.validation import held_out_loss
 from lora_core.errors import Interrupted, LoomError
 from lora_core.events import Event, Finished, Loss, Note, Progress, Stage
 from lora_core.jobs.train import TrainJob
+from lora_core.settings import replace_by_name
 
+T = TypeVar("T")
 FAULTS = (LoomError, OSError, RuntimeError, MemoryError)
 
 
@@ -39,15 +35,34 @@ def train(job: TrainJob, commands: Commands | None = None) -> Iterator[Event]:
     A stop keeps the LoRA and a state from which the same job goes on. Whatever goes wrong after the first step,
     what was trained is written before the error is raised.
     """
-    with alone(work_folder(job)):
-        yield from trained(job, commands or Commands())
+    with joined() as crew, contextlib.ExitStack() as stack:
+        if crew.size > 1:
+            job = replace_by_name(job, {"device": crew.device(job.memory.device)})
+        if not crew.leads:
+            return follow(job, commands or Commands(), crew)
+        stack.enter_context(alone(work_folder(job)))
+        yield from trained(job, commands or Commands(), crew)
 
 
-def trained(job: TrainJob, commands: Commands) -> Iterator[Event]:
+def follow(job: TrainJob, commands: Commands, crew: Crew) -> None:
+    """The training in a process that helps another: it computes its share of each batch and writes nothing."""
+    run, course = end_of(crew.in_turn(prepare(job)))
+    guard = Guard(run.network)
+    while course.step < run.total_steps:
+        crew.heed(commands)
+        if commands.stop:
+            break
+        loss, norm = one_step(run, course.step, crew)
+        end_of(guard.judge(run, course, loss, norm))
+        course.step += 1
+        course.losses.append(loss)
+
+
+def trained(job: TrainJob, commands: Commands, crew: Crew) -> Iterator[Event]:
     """The training itself, once the working folder is ours."""
-    run, course = yield from until_stopped(prepare(job), commands)
+    run, course = yield from until_stopped(crew.in_turn(prepare(job)), commands)
     try:
-        yield from steps(run, course, commands)
+        yield from steps(run, course, commands, crew)
     except GeneratorExit:
         saving.save_state(run, course)
         raise
@@ -55,6 +70,15 @@ def trained(job: TrainJob, commands: Commands) -> Iterator[Event]:
         yield from keep_work(run, course, error)
         raise
     yield from finish(run, course, stopped=course.step < run.total_steps)
+
+
+def end_of(work: Generator[Event, None, T] | Iterator[Event]) -> Any:
+    """The result of a generator, its events thrown away."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def until_stopped(
@@ -72,95 +96,22 @@ def until_stopped(
         yield event
 
 
-def steps(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
+def steps(run: Run, course: Course, commands: Commands, crew: Crew) -> Iterator[Event]:
     """The loop over optimizer steps."""
     yield Stage("Training")
     guard = Guard(run.network)
     if course.step == 0:
         yield from after_step(run, course, commands, loss=None)
-    while course.step < run.total_steps and not commands.stop:
-        loss, norm = one_step(run, course.step)
+    while course.step < run.total_steps:
+        crew.heed(commands)
+        if commands.stop:
+            break
+        loss, norm = one_step(run, course.step, crew)
         yield from guard.judge(run, course, loss, norm)
         course.step += 1
         course.losses.append(loss)
         yield from after_step(run, course, commands, loss)
         yield from paused(run, course, commands)
-
-
-def one_step(run: Run, step: int) -> tuple[float, float]:
-    """Gradients of optimizer step `step` (0-based): mean loss over its batches, norm of the clipped gradient.
-
-    The parameters are not moved here; `Guard.judge` does that when both numbers are finite.
-    """
-    epoch, batches = batches_of(run, step)
-    n = run.job.network
-    if n.dropout or n.rank_dropout or n.module_dropout:
-        torch.manual_seed(mix(run.job.seed, "dropout", step))
-    run.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for micro, batch in enumerate(batches):
-        loss = batch_loss(run, batch, epoch, step, micro) / len(batches)
-        (run.scaler.scale(loss) if run.scaler else loss).backward()
-        total += loss.item()
-    if run.scaler:
-        run.scaler.unscale_(run.optimizer)
-    limit = run.job.optimization.max_grad_norm or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(run.parameters, limit)
-    return total, float(norm)
-
-
-def batches_of(run: Run, step: int) -> tuple[int, list[Batch]]:
-    """The epoch of an optimizer step and the batches that it accumulates."""
-    epoch, position = divmod(step, run.steps_per_epoch)
-    batches = run.dataset.epoch(epoch)
-    size = run.job.optimization.accumulation
-    return epoch, batches[position * size : (position + 1) * size]
-
-
-def batch_loss(run: Run, batch: Batch, epoch: int, step: int, micro: int) -> torch.Tensor:
-    """Noise the latents, predict, compare. Random numbers depend on (seed, step, micro) alone."""
-    settings, seed = run.job.noise, run.job.seed
-    latents = run.cache.latents(batch)
-    noise = draw_noise(settings, latents, seed, step, micro)
-    seen = perturbed(settings, noise, seed, step, micro)
-    timesteps = draw_timesteps(settings, len(latents), seed, step, micro)
-    noised = diffuse(latents, noise, timesteps, run.alphas_bar, run.prediction, seen)
-    warm = tag_warmth(run.job, step, run.total_steps)
-    captions = [run.dataset.caption(item, epoch, warm) for item in batch.items]
-    with autocast(run.device, run.dtype):
-        text = run.encode(captions)
-        arguments = unet_arguments(text, run.time_ids(batch), run.device)
-        inputs = run.to_input(noised.latents), timesteps.to(run.device)
-        output = run.unet(*inputs, return_dict=False, **arguments)[0]
-        if run.job.dataset.class_target == "base" and any(run.dataset.picture_of(i).is_class for i in batch.items):
-            noised = prior_target(run, batch, noised, captions, inputs)
-    weights = run.dataset.weights(batch)
-    return training_loss(
-        output,
-        noised.to(run.device),
-        settings,
-        run.prediction,
-        run.cache.masks(batch),
-        None if weights is None else torch.tensor(weights),
-    )
-
-
-def tag_warmth(job: TrainJob, step: int, total: int) -> float:
-    """The share of the tag warm-up that is done."""
-    length = job.captions.tag_warmup
-    steps = length if length >= 1 else math.floor(length * total)
-    return min(1.0, step / steps) if steps else 1.0
-
-
-def prior_target(
-    run: Run, batch: Batch, noised: Noised, captions: list[str], inputs: tuple[torch.Tensor, torch.Tensor]
-) -> Noised:
-    """The target of class pictures becomes what the base alone predicts for them."""
-    with torch.no_grad(), base_alone((run.unet, *run.encoders)):
-        arguments = unet_arguments(run.encode(captions), run.time_ids(batch), run.device)
-        base = run.unet(*inputs, return_dict=False, **arguments)[0].float().to(noised.target.device)
-    rows = torch.tensor([run.dataset.picture_of(item).is_class for item in batch.items])
-    return replace(noised, target=torch.where(rows[:, None, None, None], base, noised.target))
 
 
 def after_step(run: Run, course: Course, commands: Commands, loss: float | None) -> Iterator[Event]:
