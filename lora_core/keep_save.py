@@ -11,12 +11,12 @@ from lora_core.events import Event, Finished, Note, Stage
 from lora_core.infotext import spell_number
 from lora_core.jobs.choose import KeepJob
 from lora_core.jobs.files import MetadataJob
+from lora_core.keep_one import BESIDE, keep_one
 from lora_core.metadata_edit import edit_metadata
 from lora_core.tensors import read_header
 from lora_core.tool_files import check_inputs
 
 STRENGTH = "loraloom.recommended_strength"
-BESIDE = (".json", ".preview.png", ".txt")
 
 
 def keep(job: KeepJob, commands: Commands | None = None) -> Iterator[Event]:
@@ -45,8 +45,12 @@ def keep(job: KeepJob, commands: Commands | None = None) -> Iterator[Event]:
             yield event
     if others:
         yield Stage("Removing the other saves")
-    removed = [str(path) for other in others for path in _removed(other)]
-    yield Note(f"{kept.name} is kept, for use at {strength}; {len(others)} other saves were removed.")
+    if job.away:
+        removed = [str(path) for path in keep_one(kept, others, job.away)]
+    else:
+        removed = [str(path) for other in others for path in _removed(other)]
+    done = f"moved to {job.away}" if job.away else "removed"
+    yield Note(f"{kept.name} is kept, for use at {strength}; {len(others)} other saves were {done}.")
     yield Finished(outputs, {"strength": float(job.strength), "removed": removed})
 
 
@@ -75,7 +79,7 @@ def _session(path: Path) -> str:
 
 def _removed(path: Path) -> Iterator[Path]:
     """Remove a save and what belongs to it alone."""
-    for file in (path, *(path.with_suffix(ending) for ending in BESIDE)):
+    for file in (path, *(path.with_name(path.stem + ending) for ending in BESIDE)):
         try:
             if file.is_file():
                 file.unlink()

@@ -47,7 +47,7 @@ def _features(models: Models, latents: torch.Tensor, text: Conditioning) -> torc
         models.unet(_padded(models, x).to(place), steps.to(place.device), return_dict=False,
                     **unet_arguments(text, sizes, place.device))  # fmt: skip
     parts = [f.float().flatten(2) for f in seen]  # [n, c, h, w] -> [n, c, h * w]
-    return torch.cat([torch.cat([p.mean(2), p.std(2)], dim=1) for p in parts], dim=1).cpu()
+    return torch.cat([torch.cat([p.mean(2), p.std(2, unbiased=False)], dim=1) for p in parts], dim=1).cpu()
 
 
 def _padded(models: Models, x: torch.Tensor) -> torch.Tensor:

@@ -64,6 +64,7 @@ class KeepJob:
     remove: tuple[str, ...] = setting(
         (), "Remove these saves", "Other saves of the training, file by file.", widget="lines"
     )
+    away: str = setting("", "Put them away into", "Empty: they are deleted.", widget="save_folder")
 
     def problems(self) -> list[str]:
         found = problems(self)
