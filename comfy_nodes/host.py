@@ -165,9 +165,10 @@ def add_route(method: str, path: str, answer: Callable[[dict[str, str]], Any]) -
     server = _server()
     if server is None:
         return
-    from aiohttp import web  # type: ignore[import-not-found]
 
     async def handle(request: Any) -> Any:
+        from aiohttp import web  # type: ignore[import-not-found]
+
         try:
             found = await asyncio.to_thread(answer, dict(request.match_info))
         except ValueError as error:

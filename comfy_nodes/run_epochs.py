@@ -41,12 +41,13 @@ def run_grid(context: Context, values: dict[str, Any]) -> Result:
 
 def chosen_result(done: Any, folder: Path, path: Path) -> Result:
     """The grid, the recommended save and strength, and why."""
-    report = done.finished.report
-    best = Path(str(report.get("lora") or path))
-    strength = float(report.get("strength") or 1.0)
-    text = "\n".join([f"{best.name} at {strength:g}", *done.notes])
+    best = done.finished.report.get("recommendation") or {}
+    file = Path(str(best.get("file") or path))
+    strength = float(best.get("strength") or 1.0)
+    said = [*best.get("reasons", ()), *best.get("warnings", ())]
+    text = "\n".join([f"{file.name} at {strength:g}", *said, *done.notes])
     grid = image_of([read_picture(folder / "grid.png")])
-    return Result((grid, places.listed_name("loras", best), strength, text), {"text": [text]})
+    return Result((grid, places.listed_name("loras", file), strength, text), {"text": [text]})
 
 
 def run_report(context: Context, values: dict[str, Any]) -> Result:
