@@ -44,7 +44,7 @@ RUNNERS: dict[str, Runner] = {
     "metadata": Runner(MetadataJob, "lora_core.metadata_edit:edit_metadata"),
 }
 
-KEEP_MODELS = ("generate", "img2img", "inpaint", "choose")  # these draw with the models of the job before
+NEED_ROOM = ("train", "demo")  # kept models of earlier jobs make room for these
 ENGINE_PACKAGES = ("diffusers", "transformers", "tokenizers", "peft", "accelerate", "safetensors", "huggingface_hub")
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _WINDOWS_DISK_FULL = (39, 112)
@@ -73,7 +73,7 @@ def run(job: Any, commands: Commands | None = None) -> Iterator[Event]:
     if faults:
         raise ConfigError(faults)
     kind = kind_of(job)
-    if kind not in KEEP_MODELS:
+    if kind in NEED_ROOM:
         release()
     with sentences():
         yield from load(RUNNERS[kind].function)(job, commands or Commands())
