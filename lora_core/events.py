@@ -37,6 +37,15 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Change:
+    """How far training has moved the weights after `step` steps: |dW| / |W|, the mean and that of each block."""
+
+    step: int
+    mean: float
+    blocks: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Preview:
     """A picture on disk that shows the state after `step` (0 = before training, or a generation step)."""
 
@@ -47,7 +56,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Saved:
-    """A file that was written, re-opened and checked. `kind`: "lora", "state", "picture", "checkpoint", "report"."""
+    """A file that was written, re-opened and checked. `kind`: "lora", "embedding", "state", "picture", ...."""
 
     path: str
     kind: str
@@ -74,9 +83,9 @@ class Finished:
     stopped: bool = False
 
 
-Event = Union[Stage, Progress, Loss, Preview, Saved, Note, Finished]
+Event = Union[Stage, Progress, Loss, Change, Preview, Saved, Note, Finished]
 
-KINDS: dict[str, type] = {cls.__name__: cls for cls in (Stage, Progress, Loss, Preview, Saved, Note, Finished)}
+KINDS: dict[str, type] = {cls.__name__: cls for cls in (Stage, Progress, Loss, Change, Preview, Saved, Note, Finished)}
 
 
 def event_to_json(event: Event) -> dict[str, Any]:

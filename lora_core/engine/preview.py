@@ -12,6 +12,7 @@ from lora_core.engine import base_loras, models
 from lora_core.engine.averages import as_saved
 from lora_core.engine.device import release
 from lora_core.engine.network import without_dropout
+from lora_core.engine.new_words import spelled
 from lora_core.engine.sampling import SampleRequest, sample_pictures
 from lora_core.errors import LoomError
 from lora_core.events import Event, Note, Preview, Stage
@@ -41,9 +42,10 @@ def pictures(run: Run, step: int) -> Iterator[Event]:
     vae = models.load_vae(job.base, torch.float32, run.device, job.vae)
     loaded = models.Models(run.architecture, run.unet, encoders, vae)  # pyright: ignore[reportArgumentType]
     width, height = job.dataset.width // 64 * 64 or 64, job.dataset.height // 64 * 64 or 64
+    texts = tuple(spelled(p, job.captions.trigger.strip(), job.network.token_vectors) for p in prompts)
     seeds = tuple(job.seed + i for i in range(len(prompts)))
     request = SampleRequest(
-        prompts, seeds, width=width, height=height, steps=job.saves.preview_steps, cfg=job.saves.preview_cfg,
+        texts, seeds, width=width, height=height, steps=job.saves.preview_steps, cfg=job.saves.preview_cfg,
         clip_skip=job.captions.clip_skip, batch_size=1, prediction=run.prediction,
         zero_terminal_snr=bool(run.alphas_bar[-1] == 0),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from torch import nn
 from lora_core.architecture import Architecture
 from lora_core.block_weights import parse_blocks
 from lora_core.engine.network import Network
+from lora_core.engine.new_words import WordBranch, words_of
 from lora_core.jobs.train import TrainJob
 
 
@@ -35,9 +36,14 @@ def parameter_groups(job: TrainJob, architecture: Architecture, net: Network) ->
         text = component != "unet" and o.lora_plus_text_ratio is not None
         ratio = o.lora_plus_text_ratio if text and o.lora_plus_text_ratio is not None else o.lora_plus_ratio
         for name, branch in net.branches.items():
-            if name.split(".", 1)[0] == component:
+            if name.split(".", 1)[0] == component and not isinstance(branch, WordBranch):
                 share = rate * blocks.of(name)
                 for part, parameter in branch.trained().items():
                     own = share * (ratio if part in branch.fast() else 1.0)
                     groups.setdefault((component, own), []).append(parameter)
-    return [{"params": params, "lr": rate} for (_, rate), params in groups.items()]
+    found: list[dict[str, Any]] = [{"params": params, "lr": rate} for (_, rate), params in groups.items()]
+    words = [branch.vectors for branch in words_of(net).values()]
+    if words:  # a decay would pull the vectors out of the vocabulary's place
+        rate = o.learning_rate if o.finds_rate else o.token_lr
+        found.append({"params": words, "lr": rate, "weight_decay": 0.0})
+    return found

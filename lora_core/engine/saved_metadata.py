@@ -14,6 +14,7 @@ import torch
 
 from lora_core.engine.course import Course
 from lora_core.engine.network import Size
+from lora_core.engine.new_words import WordBranch
 from lora_core.engine.optimizers import warmup_steps
 from lora_core.jobs.network import Network as NetworkSettings
 from lora_core.lora_metadata import TrainingFacts, training_metadata
@@ -69,6 +70,8 @@ def size_facts(run: Run) -> dict[str, Any]:
     """Rank and alpha as they are: a LoRA that was started from brings its own."""
     linear, conv = set[Size](), set[Size]()
     for branch in run.network.branches.values():
+        if isinstance(branch, WordBranch):
+            continue
         weight = branch.base_layer.weight
         (conv if weight.dim() == 4 and weight.shape[-1] > 1 else linear).add(branch.size)
     dim, alpha = common(linear or conv)

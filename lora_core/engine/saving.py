@@ -14,6 +14,7 @@ from lora_core.engine.averages import as_saved
 from lora_core.engine.course import Course, finite
 from lora_core.engine.device import DTYPES
 from lora_core.engine.network import file_tensors
+from lora_core.engine.new_words import bundled, vectors, words_of, write_embedding
 from lora_core.engine.saved_metadata import lora_metadata
 from lora_core.errors import FileError, LoomError, NotFinite
 from lora_core.events import Saved
@@ -35,11 +36,26 @@ def save_lora(run: Run, course: Course, name: str) -> Saved:
     folder = Path(run.job.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = free_path(folder, name, course.session)
+    word, words = run.job.captions.trigger.strip(), bool(words_of(run.network))
     with as_saved(run):
         tensors = file_tensors(run.network, lora_targets(run.architecture, conv=True))
-    dtype = DTYPES[run.job.saves.save_precision]
-    write_kohya_tensors(path, tensors, dtype, lora_metadata(run, course, path.stem))
+        rows = vectors(run.network) if words else {}
+        bundle = bundled(run.network, word) if words else {}
+    metadata = lora_metadata(run, course, path.stem)
+    embedding = save_embedding(run, course, rows, metadata) if words else None
+    if not tensors and embedding is not None:
+        return Saved(str(embedding), "embedding", course.step)
+    write_kohya_tensors(path, tensors | bundle, DTYPES[run.job.saves.save_precision], metadata)
     return Saved(str(path), "lora", course.step)
+
+
+def save_embedding(run: Run, course: Course, rows: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
+    """The trigger's vectors as `embeddings/TRIGGER.safetensors`; saves on the way have the step in their name."""
+    word, last = run.job.captions.trigger.strip(), course.step >= run.total_steps
+    name = word if last else f"{word}-{course.step:06d}"
+    path = free_path(Path(run.job.output_dir) / "embeddings", name, course.session)
+    write_embedding(path, rows, {k: v for k, v in metadata.items() if k.startswith(("ss_", "modelspec.title"))})
+    return path
 
 
 def free_path(folder: Path, name: str, session: int) -> Path:

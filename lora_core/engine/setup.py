@@ -26,6 +26,7 @@ from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
 from lora_core.engine.epochs import Batch, Dataset, steps_per_epoch
 from lora_core.engine.folders_check import require_room, require_writable, sweep
 from lora_core.engine.learning_rates import build_schedule
+from lora_core.engine.new_words import reading_words, with_words
 from lora_core.engine.optimizers import build_optimizer
 from lora_core.engine.prompt import time_ids
 from lora_core.engine.rates import parameter_groups, rates
@@ -205,6 +206,8 @@ def looked_at(job: TrainJob) -> Generator[Event, None, tuple[TrainJob, Dataset]]
 def branch_sizes(job: TrainJob, architecture: Architecture, start: Start | None) -> dict[str, network.Size]:
     """Rank and alpha of every module that gets a branch."""
     trained = rates(job, architecture)
+    if not trained and job.network.token_vectors:
+        return {}
     if not trained:
         raise ConfigError("Every learning rate is 0: nothing would be trained.")
     sizes = module_sizes(job, architecture, trained)
@@ -219,9 +222,9 @@ def text_side(
     c = job.captions
     rules = TextRules(architecture, c.clip_skip, c.max_tokens, c.weighted)
     load: Callable[[], tuple[nn.Module, ...]] = partial(base_loras.load_text_encoders, job, architecture, dtype, device)
-    if any(name.startswith("text_encoder") for name in sizes):
+    if job.network.token_vectors or any(name.startswith("text_encoder") for name in sizes):
         encoders = load()
-        return live_encoder(encoders, rules), encoders
+        return reading_words(live_encoder(encoders, rules), job), encoders
     if dataset.captions_fixed and job.memory.cache_text:
         mark = text_mark(job, architecture, dtype)
         return cached_encoder(rules, dataset, mark, load, cache_folder(job) / "text"), ()
@@ -249,6 +252,7 @@ def attached(
 ) -> network.Network:
     components = {"unet": unet} | dict(zip(("text_encoder", "text_encoder_2"), encoders))
     net = network.attach(components, sizes, job.network, job.seed)
+    net = with_words(net, {name: part for name, part in components.items() if name != "unet"}, job)
     network.train_only(components.values(), net)
     if job.memory.gradient_checkpointing:
         checkpoint_gradients(components.values())

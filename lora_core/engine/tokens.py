@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from lora_core.errors import EngineMissing
 from lora_core.prompt_a1111 import segments
 
 BOS, EOS = 49406, 49407
+FIRST_NEW, PRIVATE = 49408, 0xF0000
 CHUNK = 75
 VOCABULARY = Path(__file__).parent.parent / "assets" / "clip"
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -44,8 +46,15 @@ def tokenizer() -> Any:
 
 
 def token_ids(text: str) -> list[int]:
-    """The ids of a text, without begin and end, of any length."""
-    return tokenizer().encode(text, add_special_tokens=False).ids
+    """The ids of a text, without begin and end, of any length.
+
+    Private characters from U+F0000 on are new tokens, with ids behind the vocabulary.
+    """
+    if max(text, default="") < chr(PRIVATE):
+        return tokenizer().encode(text, add_special_tokens=False).ids
+    parts = re.split(f"([{chr(PRIVATE)}-{chr(PRIVATE + 0xFFF)}])", text)
+    known = [[FIRST_NEW + ord(part) - PRIVATE] if n % 2 else token_ids(part) for n, part in enumerate(parts)]
+    return [token for tokens in known for token in tokens]
 
 
 def chunks_needed(texts: Sequence[str]) -> int:

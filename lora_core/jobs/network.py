@@ -94,6 +94,18 @@ class Network:
     block_alpha: str = setting("", "Alphas of blocks", "As above.", advanced=True)
     block_conv_rank: str = setting("", "Convolution ranks of blocks", "As above, for 3x3 convolutions.", advanced=True)
     block_conv_alpha: str = setting("", "Convolution alphas of blocks", "As above.", advanced=True)
+    token_vectors: int = setting(
+        0,
+        "Vectors of the trigger",
+        "Train the trigger word itself as this many new tokens (textual inversion, 0 = off); they go into the LoRA "
+        "file and into an embedding file. With neither UNet nor text encoder trained: the embedding alone.",
+        min=0,
+        max=75,
+        advanced=True,
+    )
+    token_start: str = setting(
+        "", "Words to start from", "What the new tokens mean at first; empty: as the trigger is spelled.", advanced=True
+    )
     start_from: str = setting(
         "", "Start from LoRA", "Continue from this LoRA file, of any program's naming.", widget="lora"
     )

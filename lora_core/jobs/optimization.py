@@ -53,6 +53,9 @@ class Optimization:
     text_encoder_2_lr: float | None = setting(
         None, "Second text encoder learning rate", "SDXL only. Empty: as the first.", min=0, max=10
     )
+    token_lr: float = setting(
+        1e-3, "Learning rate of the trigger's vectors", "See token_vectors.", min=0, max=10, advanced=True
+    )
     block_lr: str = setting(
         "",
         "Learning rates of blocks",

@@ -101,8 +101,10 @@ class TrainJob:
             found.append("No folder for the LoRA is named: set output_dir.")
         if not self.dataset.folder and not self.dataset.subsets:
             found.append("No pictures are named: set the dataset's folder.")
-        if not self.network.train_unet and not self.network.train_text_encoder:
+        if not self.network.train_unet and not self.network.train_text_encoder and not self.network.token_vectors:
             found.append("Neither the UNet nor the text encoder is trained: switch one on.")
+        if self.network.token_vectors:
+            found += word_problems(self.captions.trigger)
         found += self.network.problems() + self.optimization.problems()
         if self.optimization.finds_rate and not self.has_one_rate():
             name = self.optimization.optimizer.capitalize()
@@ -119,6 +121,14 @@ class TrainJob:
         o, n = self.optimization, self.network
         rates = {o.text_encoder_lr, o.text_encoder_2_lr} if n.train_text_encoder and n.train_unet else set()
         return rates <= {None, 0, o.learning_rate}
+
+
+def word_problems(trigger: str) -> list[str]:
+    """Why a trigger cannot be the name of new tokens (token_vectors)."""
+    word = trigger.strip()
+    if word and all(c.isalnum() or c in "_-" for c in word):
+        return []
+    return [f"Trained as new tokens (token_vectors), the trigger has to be one word of letters and digits: {word!r}."]
 
 
 def name_problems(name: str) -> list[str]:
