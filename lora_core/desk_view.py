@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lora_core.desk_store import MAX_LOSSES, Row, Ticket, thinned
-from lora_core.events import Finished, Loss, Note, Preview, Progress, Saved, Stage
+from lora_core.events import Change, Finished, Loss, Note, Preview, Progress, Saved, Stage
 
 MAX_SHOWN = 200
 
@@ -18,7 +18,8 @@ def snapshot(ticket: Ticket, rows: Sequence[Row]) -> dict[str, Any]:
     """JSON values: the ticket's fields, and what the events amount to.
 
     `stage`, `progress` (done, total, unit or None), `seconds_left`, `losses` [step, loss, average, learning rate] and
-    `held_out` [step, loss] (at most 1000 each), `marks` (saves), `previews`, `notes`, `report`, `last` (event number);
+    `held_out` [step, loss] (at most 1000 each), `marks` (saves), `previews`, `changes` [step, |dW| / |W|] and
+    `blocks` (the last change of each), `notes`, `report`, `last` (event number);
     `files`, and "file" of marks and previews: places in `Desk.files`.
     """
     events = [event for _, event in rows]
@@ -42,6 +43,8 @@ def snapshot(ticket: Ticket, rows: Sequence[Row]) -> dict[str, Any]:
             -MAX_SHOWN:
         ],
         "files": [{"file": n, "name": os.path.basename(path)} for path, n in place.items()][-MAX_SHOWN:],
+        "changes": [[e.step, finite(e.mean)] for e in events if isinstance(e, Change)][-MAX_LOSSES:],
+        "blocks": next((finite(dict(e.blocks)) for e in reversed(events) if isinstance(e, Change)), {}),
         "notes": [dataclasses.asdict(e) for e in events if isinstance(e, Note)][-MAX_SHOWN:],
         "report": finite(dict(finished[-1].report)) if finished else {},
     }

@@ -16,6 +16,10 @@ Cells = tuple[tuple[int, int], ...]
 GRID = 16
 MAGENTA: Rgb = (255, 20, 160)
 PATCH: Rgb = (20, 20, 26)
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+WHITE = XYZ.sum(1)
 HAIR: Cells = tuple((2, x) for x in range(4, 12))
 FACE: Cells = ((7, 7), (7, 8), *((8, x) for x in range(4, 12)))
 BACKGROUND: Cells = ((0, 1), (0, 14), *((y, x) for y in (0, 1, 2, 3, 4, 6, 8, 9, 10) for x in (0, 15)))
@@ -56,9 +60,18 @@ def median_colour(image: np.ndarray, where: Cells) -> np.ndarray:
     return np.median(cells(image)[rows, columns], axis=0)
 
 
+def lab(colour: np.ndarray) -> np.ndarray:
+    """sRGB 0..255 [3] -> CIELAB (D65), where distances are those that people see (CIE 15:2004)."""
+    linear = np.where(colour <= 10.31475, colour / 3294.6, ((colour / 255 + 0.055) / 1.055) ** 2.4)
+    x, y, z = XYZ @ linear / WHITE
+    fx, fy, fz = (np.cbrt(v) if v > 216 / 24389 else (24389 / 27 * v + 16) / 116 for v in (x, y, z))
+    return np.array([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
+
+
 def nearest(colour: np.ndarray, names: dict[str, Rgb]) -> str:
-    """The name of the nearest colour in RGB."""
-    return min(names, key=lambda name: float(np.square(colour - np.array(names[name])).sum()))
+    """The name of the nearest colour as people see it (in RGB a strong orange is nearer to a pale red)."""
+    seen = lab(np.asarray(colour, np.float64))
+    return min(names, key=lambda name: float(np.square(seen - lab(np.array(names[name], np.float64))).sum()))
 
 
 def hair_colour(image: np.ndarray) -> str:

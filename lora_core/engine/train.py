@@ -20,6 +20,7 @@ from lora_core.engine.preview import draw_previews
 from lora_core.engine.setup import Run, prepare, work_folder
 from lora_core.engine.step import one_step
 from lora_core.engine.validation import held_out_loss
+from lora_core.engine.watch import Watch
 from lora_core.errors import Interrupted, LoomError
 from lora_core.events import Event, Finished, Loss, Note, Progress, Stage
 from lora_core.jobs.train import TrainJob
@@ -99,7 +100,7 @@ def until_stopped(
 def steps(run: Run, course: Course, commands: Commands, crew: Crew) -> Iterator[Event]:
     """The loop over optimizer steps."""
     yield Stage("Training")
-    guard = Guard(run.network)
+    guard, watch = Guard(run.network), Watch(run)
     if course.step == 0:
         yield from after_step(run, course, commands, loss=None)
     while course.step < run.total_steps:
@@ -111,6 +112,7 @@ def steps(run: Run, course: Course, commands: Commands, crew: Crew) -> Iterator[
         course.step += 1
         course.losses.append(loss)
         yield from after_step(run, course, commands, loss)
+        yield from watch.look(run, course)
         yield from paused(run, course, commands)
 
 
