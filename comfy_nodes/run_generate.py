@@ -29,8 +29,9 @@ def run(job: type, context: Context, values: dict[str, Any]) -> Result:
     made = replace(
         replace_by_name(job(), given), loras=(*recipe_loras(values.get("recipe")), *(values.get("loras") or ()))
     )
-    done = perform(context, made, made.prompt[:60])
-    return kept(context, done, values)
+    root = host.output_folder() if values.get("save", SAVE) == SAVE else host.temp_folder()
+    place = host.next_pictures(values.get("name") or "LoRA Loom", root)
+    return kept(context, perform(context, made, made.prompt[:60]), root, place)
 
 
 SEARCHED = {"lora": "loras", "embedding": "embeddings"}
@@ -66,20 +67,19 @@ def drawn_on(job: type, values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def kept(context: Context, done: Done, values: dict[str, Any]) -> Result:
+def kept(context: Context, done: Done, root: Path, place: tuple[Path, str, int]) -> Result:
     """The pictures as IMAGE, and as files with the host's metadata beside A1111's."""
     made = [Path(path) for path in done.finished.outputs]
-    saves = values.get("save", SAVE) == SAVE
-    root = host.output_folder() if saves else host.temp_folder()
-    folder, name, number = host.next_pictures(values.get("name") or "LoRA Loom", root)
+    folder, name, number = place
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [read_picture(path) for path in made]
     shown = []
     for index, path in enumerate(made):
         target = folder / f"{name}_{number + index:05}_.png"
         add_texts(path, target, graph_texts(context))
-        place = "" if folder == root else folder.relative_to(root).as_posix()
-        shown.append({"filename": target.name, "subfolder": place, "type": "output" if saves else "temp"})
+        subfolder = "" if folder == root else folder.relative_to(root).as_posix()
+        kind = "temp" if root == host.temp_folder() else "output"
+        shown.append({"filename": target.name, "subfolder": subfolder, "type": kind})
     texts = [picture.info.get("parameters", "") for picture in pictures]
     return Result((image_of(pictures), "\n\n".join(texts)), {"images": shown, "lora_loom": [done.id]})
 

@@ -40,7 +40,7 @@ class Tool:
         own = [s.name for s in self.settings()]
         more = (LORA_BY_NAME,) if "lora" in own else ()
         sockets = (Port("loras", LORAS, "LoRAs", "From LoRA Stack."),) if self.stack else ()
-        return (*sockets, named, *ports(self.settings()), *more)
+        return (*sockets, named, *ports(self.settings(), self.job), *more)
 
     def run(self, context: Context, values: dict[str, Any]) -> Result:
         from .work import perform
@@ -82,12 +82,16 @@ def node(id: str, title: str, help: str, tool: Tool) -> Node:
 
 
 def inspect_inputs() -> tuple[Port, ...]:
-    return (*ports(settings(InspectJob, leave_out=("numbers", "picture"))), LORA_BY_NAME)
+    return (*ports(settings(InspectJob, leave_out=("numbers", "picture")), InspectJob), LORA_BY_NAME)
 
 
 def metadata_inputs() -> tuple[Port, ...]:
     own = settings(MetadataJob, leave_out=("output", "cover", "overwrite"))
-    return (*ports(own), LORA_BY_NAME, Port("cover", IMAGE, "Preview picture", "Stored in the file, small.", True))
+    return (
+        *ports(own, MetadataJob),
+        LORA_BY_NAME,
+        Port("cover", IMAGE, "Preview picture", "Stored in the file, small.", True),
+    )
 
 
 NODES = (

@@ -38,13 +38,21 @@ def setting(job: type, name: str) -> Setting:
     return next(s for s in _described(job) if s.name == name)
 
 
-def ports(chosen: Iterable[Setting]) -> tuple[Port, ...]:
-    return tuple(port(s) for s in chosen)
+def ports(chosen: Iterable[Setting], job: type | None = None) -> tuple[Port, ...]:
+    """Widgets of settings; `job`, where a file need not be chosen for each that is chosen from a list."""
+    return tuple(port(s, job) for s in chosen)
 
 
-def port(s: Setting, **more: Any) -> Port:
+@functools.cache
+def _needed(job: type) -> str:
+    """What an empty job asks for: its problems name every setting that must be set."""
+    return " ".join(job().problems())
+
+
+def port(s: Setting, job: type | None = None, **more: Any) -> Port:
     """The widget of a setting; `more` replaces widget options."""
-    kind, options = _widget(s)
+    needed = f"set {s.name}" in _needed(job) if job is not None else s.name == "base"
+    kind, options = _widget(s, needed)
     options |= {"advanced": True} if s.declaration.advanced else {}
     return Port(s.name, kind, s.declaration.label, _tooltip(s), options={**options, **more})
 
@@ -54,10 +62,10 @@ def _tooltip(s: Setting) -> str:
     return f"{help} -1 = empty.".strip() if _is_optional(s) and _plain(s) in (int, float) else help
 
 
-def _widget(s: Setting) -> tuple[str, dict[str, Any]]:
+def _widget(s: Setting, needed: bool) -> tuple[str, dict[str, Any]]:
     kind, widget = _plain(s), listed_kind(s)
     if widget:
-        empty = [NONE] if s.default == "" and s.name != "base" else []
+        empty = [] if needed else [NONE]
         return COMBO, {"options": [*empty, *listed(widget)]}
     if s.declaration.widget == "folder":
         return COMBO, {"options": [NONE, *places.picture_folders()]}

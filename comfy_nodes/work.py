@@ -120,7 +120,7 @@ class Page:
         self.waiting: list[tuple[int, Event]] = []
         self.told = 0.0
         self.stage, self.loss = "", ""
-        self.progress = Progress(0, 1)
+        self.progress = self.reached = Progress(0, 1)
 
     def show(self, rows: list[tuple[int, Event]]) -> None:
         self.waiting += rows
@@ -133,7 +133,7 @@ class Page:
         if isinstance(event, Stage):
             self.stage, self.progress = event.title, Progress(0, 1)
         elif isinstance(event, Progress):
-            self.progress = event
+            self.progress = self.reached = event
         elif isinstance(event, Loss) and event.average is not None:
             self.loss = f"loss {event.average:.4f}"
         elif isinstance(event, Preview) and not self.drawn:
@@ -157,6 +157,7 @@ class Page:
 
     def end(self) -> None:
         self.tell()
+        self.bar.show(self.reached.done, self.reached.total)
         host.tell_pages(EVENT, {"node": self.node_id, "job": self.id, "ended": desk().ticket(self.id).state})
 
 

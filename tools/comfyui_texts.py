@@ -88,7 +88,7 @@ def page(node: Any, ports: tuple[Any, ...]) -> str:
 def row(port: Any) -> str:
     o = port.options
     default = o.get("default", "")
-    bounds = f" {o['min']:g} to {o['max']:g}." if "min" in o and "max" in o and o["max"] < 1e9 else ""
+    bounds = f" {o['min']} to {o['max']}." if "min" in o and "max" in o and o["max"] < 1e9 else ""
     choices = f" One of: {', '.join(o['options'])}." if o.get("options") and "default" in o else ""
     label = f"{port.label or port.name} (`{port.name}`)" + (" — optional" if port.optional else "")
     return f"| {label} | {cell(str(default))} | {cell(port.help + bounds + choices)} |"
