@@ -48,10 +48,11 @@ def canvas_of(models: Models, job: Img2ImgJob, plan: InpaintPlan, request: Sampl
     """
     draw = _global_noise(request.seeds[-1]) if job.arithmetic == "a1111" else None
     count = min(job.batch_size, len(request.seeds))
-    pixels = to_tensor(plan.working).repeat(count, 1, 1, 1)
+    pixels = to_tensor(plan.working)
     mask = _latent_mask(models, job, plan, request)
     encoded = _hidden(pixels, _pixel_mask(plan), 1.0) if _content(job) == "grey" and plan.mask is not None else pixels
-    latents = _fitted(encode(models, encoded, job.low_memory, draw and _one_by_one(draw)), models, request)
+    latents = encode(models, encoded, job.low_memory, draw and _one_by_one(draw, count))
+    latents = _fitted(latents, models, request).expand(count, -1, -1, -1)
     if _content(job) == "latent noise" and job.arithmetic == "a1111":
         draw = _global_noise(request.seeds[count - 1])
     extra = _extra(models, job, plan, (pixels, latents), draw) if models.architecture.inpainting else None
@@ -120,8 +121,12 @@ def _global_noise(seed: int) -> Draw:
     return lambda shape: torch.randn(shape, generator=generator)
 
 
-def _one_by_one(draw: Draw) -> Draw:
-    return lambda shape: torch.cat([draw(torch.Size((1, *shape[1:]))) for _ in range(shape[0])])
+def _one_by_one(draw: Draw, count: int) -> Draw:
+    return lambda shape: torch.cat([draw(torch.Size((1, *shape[1:]))) for _ in range(count)])
+
+
+def _together(draw: Draw, count: int) -> Draw:
+    return lambda shape: draw(torch.Size((count, *shape[1:])))
 
 
 def _content(job: Img2ImgJob) -> str:
@@ -171,13 +176,14 @@ def _fitted(latents: torch.Tensor, models: Models, request: SampleRequest) -> to
 def _extra(
     models: Models, job: Img2ImgJob, plan: InpaintPlan, of: tuple[torch.Tensor, torch.Tensor], draw: Draw | None
 ) -> torch.Tensor:
-    """Mask and masked picture [n,c+1,h,w]; `of`: pixels [n,3,H,W] and latents [n,c,h,w]."""
+    """Mask and masked picture [n,c+1,h,w]; `of`: pixels [1,3,H,W] and latents [n,c,h,w]."""
     pixels, latents = of
+    draw = draw and _together(draw, len(latents))
     size = latents.shape[2:]
     if plan.mask is None and job.arithmetic != "a1111":
         blank = torch.tensor(BLANK_LATENTS).to(latents)[None, :, None, None].expand_as(latents)
         return torch.cat([torch.ones_like(latents[:, :1]), blank], dim=1)
-    mask = torch.ones_like(pixels[:1, :1]) if plan.mask is None else to_tensor(plan.mask)
+    mask = torch.ones_like(pixels[:, :1]) if plan.mask is None else to_tensor(plan.mask)
     rounded = soft_options(job) is None or models.architecture.family != "sd1"
     hard = mask.round() if rounded else mask
     strength = job.conditioning_mask_strength if isinstance(job, InpaintJob) else 1.0
@@ -187,7 +193,8 @@ def _extra(
     small = F.interpolate(hard, size=size)
     if job.arithmetic != "a1111":
         small = F.interpolate(mask, size=size, mode="bilinear").round()
-    return torch.cat([small.to(hidden).expand(len(hidden), -1, -1, -1), hidden], dim=1)
+    count = len(latents)
+    return torch.cat([small.to(hidden).expand(count, -1, -1, -1), hidden.expand(count, -1, -1, -1)], dim=1)
 
 
 def _with_content(
