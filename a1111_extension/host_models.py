@@ -23,8 +23,10 @@ def between_pictures() -> Iterator[None]:
 def forget_loras() -> None:
     """Make the host read and apply LoRA files anew with its next picture. Call between pictures.
 
-    A1111 compares only names and multipliers with what is merged in; Forge keeps files and patches by name.
+    A1111 compares only names and multipliers with what is merged in; Forge keeps files and patches by name; both keep
+    the encoded prompt by its words, and a LoRA may have changed the text encoder.
     """
+    forget_prompts()
     networks = lora_extension()
     if networks is None:
         return
@@ -38,6 +40,15 @@ def forget_loras() -> None:
         for layer in getattr(model, "network_layer_mapping", {}).values():
             if getattr(layer, "network_current_names", ()):
                 layer.network_current_names = SET_ANEW
+
+
+def forget_prompts() -> None:
+    processing = the("processing")
+    for owner in ("StableDiffusionProcessing", "StableDiffusionProcessingTxt2Img"):
+        cls = getattr(processing, owner)
+        for kept in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
+            if kept in vars(cls):
+                setattr(cls, kept, [None] * len(getattr(cls, kept)))
 
 
 def forget_in_forge(model: Any) -> None:

@@ -99,6 +99,13 @@ def test_a_lora_saved_again_is_read_and_merged_anew_and_untouched_layers_stay(mo
     assert names and names != (("mine", 1.0, 1.0, None),)  # neither equal to the old nor to "no LoRA"
 
 
+def test_prompts_are_encoded_anew_for_the_lora_may_have_changed_the_text_encoder(modules):
+    host_models.forget_loras()
+    kept = modules.processing.StableDiffusionProcessing
+    assert kept.cached_c == [None, None] and kept.cached_uc == [None, None, None]
+    assert modules.processing.StableDiffusionProcessingTxt2Img.cached_hr_c == [None, None]
+
+
 def test_forge_forgets_its_copies_by_name(modules):
     cleared = []
     modules.networks.load_lora_state_dict = SimpleNamespace(cache_clear=lambda: cleared.append(1))

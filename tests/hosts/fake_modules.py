@@ -80,6 +80,10 @@ class Modules:
             register_paste_params_button=lambda binding: self.said.append(("button", binding)),
         )
         self.initialize_util = SimpleNamespace(get_gradio_auth_creds=lambda: iter([("me", "secret"), ("broken",)]))
+        self.processing = SimpleNamespace(
+            StableDiffusionProcessing=type("P", (), {"cached_c": ["words", 1], "cached_uc": ["", 2, 3]}),
+            StableDiffusionProcessingTxt2Img=type("T", (), {"cached_hr_c": ["words", 1]}),
+        )
         self.networks = self.lora_extension()
 
     def flags(self):
@@ -124,7 +128,7 @@ class Modules:
         monkeypatch.setitem(sys.modules, "networks", self.networks)
         names = (
             *("shared", "paths_internal", "call_queue", "devices", "script_callbacks", "scripts"),
-            *("sd_models", "sd_vae", "infotext_utils", "initialize_util"),
+            *("sd_models", "sd_vae", "infotext_utils", "initialize_util", "processing"),
         )
         for name in names:
             monkeypatch.setitem(sys.modules, f"modules.{name}", getattr(self, name))
