@@ -19,7 +19,8 @@ SOFT = "LORALOOM_OPTIONS_SOFT"
 
 
 def own_settings(job: type) -> tuple[Any, ...]:
-    left_out = {*GIVEN, *(s.name for s in settings(job, "soft"))}
+    groups_elsewhere = ("soft", "hires") if issubclass(job, Img2ImgJob) else ()
+    left_out = {*GIVEN, *(s.name for group in groups_elsewhere for s in settings(job, group))}
     return settings(job, leave_out=left_out)
 
 

@@ -14,7 +14,7 @@ from lora_core.settings import replace_by_name
 
 from . import host, places
 from .declare import Context, Result
-from .generate import GIVEN, LOCAL, SAVE, eighth
+from .generate import GIVEN, LOCAL, SAVE, eighth, own_settings
 from .pictures import first, image_of, kept_picture, matched_mask, pictures_of, read_picture
 from .widgets import settings, values_of
 from .work import Done, perform
@@ -42,7 +42,7 @@ def of_recipe(job: type, recipe: Any) -> dict[str, Any]:
     if recipe is None:
         return {}
     told: dict[str, Any] = {}
-    shared = {s.name for s in settings(job, leave_out=(*GIVEN, *LOCAL))}
+    shared = {s.name for s in (*own_settings(job), *settings(job, "soft"))} - {*LOCAL}
     for s in (s for s in settings(type(recipe.job)) if s.name in shared):
         value = functools.reduce(getattr, s.path, recipe.job)
         if s.name not in ("base", "vae") or (value and Path(value).exists()):
