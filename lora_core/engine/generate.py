@@ -18,6 +18,7 @@ from lora_core.engine.series import Series
 from lora_core.engine.warm import state, warm_models
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Stage
+from lora_core.file_identity import hash_later
 from lora_core.infotext_fields import Drawn, has_hires
 from lora_core.jobs.generate import GenerateJob
 from lora_core.tensors import data_hash, read_header
@@ -35,7 +36,7 @@ def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Eve
     request = request_of(job, prompt)
     hires = job.hires if has_hires(job) else None
     series = Series(job, models, prompt, 1 if hires is None else 2)
-    digests = tuple(lora_digests(named))
+    digests, base = tuple(lora_digests(named)), hash_later(job.base)
     for index in range(job.batch_count):
         batch = batch_of(job, request, index)
         latents = yield from series.follow(sample(models, batch, batch.prompts, batch.seeds, commands), commands)
@@ -45,7 +46,8 @@ def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Eve
             yield series.finished(stopped=True)
             return
         for place, picture in enumerate(decode(models, latents, job.low_memory)):
-            drawn = Drawn(batch.seeds[place], batch.subseeds[place], digests, position=place)
+            seeds = batch.seeds[place], batch.subseeds[place]
+            drawn = Drawn(*seeds, digests, model_hash=base(), position=place)
             yield from series.keep(picture, drawn)
         yield from series.notes()
     yield series.finished()
@@ -59,14 +61,16 @@ def prepared_models(job: GenerateJob, named: tuple[NamedLora, ...]) -> Models:
         raise ConfigError("fp16 does not compute on the CPU: set dtype to fp32 or bf16.")
 
     def load() -> Models:
-        models = load_models(job.base, dtype, device, job.vae)
+        waiting = job.low_memory and device.type != "cpu"
+        models = load_models(job.base, dtype, torch.device("cpu") if waiting else device, job.vae)
+        models.one_at_a_time = device if waiting else None
         if not models.text_encoders:
             raise ConfigError(f"{Path(job.base).name} holds no text encoder: choose a complete checkpoint.")
         merge_loras(models, named, job.arithmetic)
         return models
 
     loras = tuple((lora, state(lora.path)) for lora in named)
-    return warm_models((state(job.base), state(job.vae), dtype, device, job.arithmetic, loras), load)
+    return warm_models((state(job.base), state(job.vae), dtype, device, job.arithmetic, job.low_memory, loras), load)
 
 
 def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleRequest:
