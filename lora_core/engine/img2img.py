@@ -13,6 +13,7 @@ from lora_core.engine.sampling import noise_of, sample_from
 from lora_core.engine.series import Series
 from lora_core.engine.vae import decode
 from lora_core.events import Event, Stage
+from lora_core.file_identity import hash_later
 from lora_core.infotext_fields import Drawn
 from lora_core.inpaint_plan import InpaintOptions, InpaintPlan, plan_without_mask
 from lora_core.jobs.generate import Img2ImgJob
@@ -40,7 +41,7 @@ def redraw(job: Img2ImgJob, plan: InpaintPlan, commands: Commands | None = None)
     batches = [batch_of(job, request, index) for index in range(job.batch_count)]
     request = replace(request, seeds=tuple(seed for batch in batches for seed in batch.seeds))
     prepared = canvas.canvas_of(models, job, plan, request)
-    series, digests = Series(job, models, prompt), tuple(lora_digests(named))
+    series, digests, base = Series(job, models, prompt), tuple(lora_digests(named)), hash_later(job.base)
     for batch in batches:
         noise = noise_of(models, batch, batch.seeds, prepared.latents.shape[1:])
         steps = sample_from(models, batch, batch.prompts, noise, canvas.start_of(prepared, job), commands)
@@ -51,7 +52,8 @@ def redraw(job: Img2ImgJob, plan: InpaintPlan, commands: Commands | None = None)
         latents = canvas.finished(prepared, job, latents)
         for place, drawn in enumerate(decode(models, latents, job.low_memory)):
             picture = canvas.result(prepared, job, drawn, latents, place)
-            said = Drawn(batch.seeds[place], batch.subseeds[place], digests, position=place)
+            seeds = batch.seeds[place], batch.subseeds[place]
+            said = Drawn(*seeds, digests, model_hash=base(), position=place)
             yield from series.keep(picture, said)
         yield from series.notes()
     yield series.finished()
