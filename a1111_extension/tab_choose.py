@@ -48,12 +48,14 @@ class ChooseTab:
                 heading("3. Keep one")
                 gr.HTML(quiet("The others leave the host's list; they are put away, not deleted."))
                 with gr.Row(elem_classes="loom-row"):
-                    self.kept = gr.Dropdown([], label="Save", elem_id="lora_loom_choose_kept", scale=4)
+                    how = {"allow_custom_value": True, "scale": 4}
+                    self.kept = gr.Dropdown([], label="Save", elem_id="lora_loom_choose_kept", **how)
                     self.keep = gr.Button(
                         "Keep this one", elem_id="lora_loom_choose_keep", elem_classes="loom-side loom-wide"
                     )
-                page.panel(("choose",), "Nothing compared yet: grid and scores will be shown here.", wide="yes")
-        self.asked = Bridge.make("loom_choose_job")
+                empty = "Nothing compared yet: grid and scores will be shown here."
+                page.panel(("choose",), empty, wide="yes", keep="loom_choose_pick")
+        self.asked, self.pick = Bridge.make("loom_choose_job"), Bridge.make("loom_choose_pick")
         self.wire()
 
     def is_more(self, name: str) -> bool:
@@ -73,7 +75,13 @@ class ChooseTab:
         open_tab(self.asked.go.click, "choose")
         said.bind(self.refresh.click, self.refreshed, (), [self.training])
         said.bind(self.start.click, self.started, {self.training, self.saves, *form.inputs}, ())
+        said.bind(
+            self.pick.go.click, lambda data: {self.kept: str(data[self.pick.text])}, {self.pick.text}, [self.kept]
+        )
         said.bind(self.keep.click, self.kept_one, {self.training, self.kept}, [self.saves, self.kept])
+
+    def picked_save(self, data: Data) -> dict[Any, Any]:
+        return {self.kept: str(data[self.pick.text])}
 
     def chosen(self, data: Data) -> dict[Any, Any]:
         return self.show(self.picked(data))

@@ -137,7 +137,7 @@ class InpaintTab:
         picture, mask = compat.painted(data[self.editor])
         if picture is None:
             raise ConfigError("There is no picture: drop one, and paint on what is to be made anew.")
-        if mask is None and "A" not in picture.getbands():
+        if mask is None and not is_transparent(picture):
             raise ConfigError("Nothing is painted on: paint on what is to be made anew.")
         values = self.form.values(data)
         if values["seed"] < 0:
@@ -189,6 +189,11 @@ class InpaintTab:
         if not values.get("base"):
             values.pop("base", None)
         return self.form.shown(values, self.page.title_of)
+
+
+def is_transparent(picture: Any) -> bool:
+    """Whether the picture's own transparency can be the mask."""
+    return "A" in picture.getbands() and picture.getchannel("A").getextrema()[0] < 255
 
 
 def kept(folder: Path, picture: Any, mask: Any) -> dict[str, str]:

@@ -337,7 +337,7 @@
 
         results(s) {
             const saved = (s.marks || []).filter((m) => m.kind !== "state");
-            const drawn = saved.filter((m) => m.kind === "picture" && m.file !== null && m.file !== undefined);
+            const drawn = saved.filter((m) => /\.(png|jpe?g|webp)$/i.test(m.path) && m.file !== null && m.file !== undefined);
             const pick = this.place.dataset.pick;
             if (pick && drawn.length && s.state === "done" && this.picked !== s.id) {
                 this.picked = s.id;
@@ -349,6 +349,7 @@
                 files.length ? make("details", {open: files.length < 5 ? "" : undefined}, make("summary", {text: `Files (${files.length})`}),
                     make("ul", {cls: "loom-files"}, ...files.slice().reverse().map((m) => make("li", {}, make("code", {text: nameOf(m.path), title: m.path}),
                         make("span", {text: m.step ? `step ${m.step}` : m.kind}))))) : "",
+                s.over && s.report && s.report.cells ? scores(s.report, this.place.dataset.keep) : "",
                 s.over && s.report ? figures(s.report) : "",
             ]);
         }
@@ -410,6 +411,25 @@
         if (!rows.length) return "";
         return make("details", {}, make("summary", {text: "Figures"}), make("dl", {}, ...rows.flatMap(([k, v]) =>
             [make("dt", {text: k.replace(/_/g, " ")}), make("dd", {text: typeof v === "number" ? +v.toPrecision(5) : String(v)})])));
+    }
+
+    // ---- the scores of a comparison of saves ------------------------------------------------------------------------
+    const COLUMNS = [["strength", "Strength"], ["likeness", "Likeness"], ["held_out", "Held-out loss"],
+        ["leak", "Change without trigger"], ["copies", "Copies"]];
+
+    function scores(report, keep) {
+        const best = report.recommendation || {};
+        const shownColumns = COLUMNS.filter(([name]) => report.cells.some((c) => c[name] !== null && c[name] !== undefined));
+        const head = make("tr", {}, make("th", {text: "Save"}), ...shownColumns.map(([, text]) => make("th", {text})), make("th", {}));
+        const rows = report.cells.map((c) => {
+            const chosen = c.file === best.file && c.strength === best.strength;
+            const button = keep && make("button", {cls: "loom-button", type: "button", text: "Choose", on: {click: () => tell(keep, nameOf(c.file))}});
+            return make("tr", {cls: chosen ? "loom-on" : ""}, make("td", {text: nameOf(c.file).replace(/\.safetensors$/, "")}),
+                ...shownColumns.map(([name]) => make("td", {text: c[name] === null ? "" : String(+Number(c[name]).toPrecision(3))})), make("td", {}, button));
+        });
+        return make("div", {}, make("h4", {text: "Recommended"}),
+            make("p", {cls: "loom-good", text: `${nameOf(best.file || "")} at strength ${best.strength}. ${(best.reasons || []).join(" ")}`}),
+            make("table", {cls: "loom-table"}, make("tbody", {}, head, ...rows)));
     }
 
     // ---- handing something to gradio: a hidden text field and the hidden button beside it ---------------------------

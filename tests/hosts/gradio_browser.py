@@ -137,7 +137,8 @@ def test_a_mask_painted_in_the_browser_reaches_the_job(page, server, tmp_path):
     page.until(f"document.querySelector('{editor} input[type=file]') !== null")
     page.files(f"{editor} input[type=file]", [DEMO / "armin_vicerre" / "armin_vicerre_01.png"])
     time.sleep(4)
-    page.run(f"document.querySelector('{editor} button[aria-label*=\"raw\" i]')?.click()")
+    if page.run(f"!!document.querySelector('{editor} button[aria-label=Draw]')"):
+        page.click(f"{editor} button[aria-label=Draw]")
     time.sleep(1)
     page.run(f"document.querySelector('{editor}').scrollIntoView({{block: 'center'}})")
     box = page.run(f"""(() => {{

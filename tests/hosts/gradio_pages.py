@@ -423,6 +423,9 @@ def test_nothing_painted_is_a_sentence(built):
     data[inpaint.editor] = None
     with pytest.raises(ConfigError, match="no picture"):
         inpaint.started(data)
+    data[inpaint.editor] = painting(box=(0, 0, 0, 0))
+    with pytest.raises(ConfigError, match="Nothing is painted"):
+        inpaint.started(data)
 
 
 def test_the_host_can_paste_into_inpaint_and_gets_its_results(built):
