@@ -29,18 +29,39 @@ if TYPE_CHECKING:
 
 @dataclass
 class Models:
-    """The loaded components of one base model. `notes`: sentences for the person, which a job says once."""
+    """The loaded components of one base model. `notes`: sentences for the person, which a job says once.
+
+    `one_at_a_time`: the device on which only the component at work is, while the others wait in main memory.
+    """
 
     architecture: Architecture
     unet: Any
     text_encoders: tuple[Any, ...]
     vae: Any
     notes: list[str] = field(default_factory=list)
+    one_at_a_time: torch.device | None = None
 
     def component(self, name: str) -> nn.Module | None:
         """ "unet", "text_encoder", "text_encoder_2" or "vae"; None when it is not loaded."""
         parts = {UNET: self.unet, VAE: self.vae} | dict(zip((TEXT_ENCODER, TEXT_ENCODER_2), self.text_encoders))
         return parts.get(name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the computing is done."""
+        return self.one_at_a_time or next(self.unet.parameters()).device
+
+    def work(self, *names: str) -> None:
+        """Bring these components onto the device of `one_at_a_time`, after the others have left it."""
+        if self.one_at_a_time is None:
+            return
+        components = {name: self.component(name) for name in (UNET, VAE, TEXT_ENCODER, TEXT_ENCODER_2)}
+        for name, component in components.items():
+            if component is not None and name not in names:
+                component.to("cpu")
+        for name, component in components.items():
+            if component is not None and name in names:
+                component.to(self.one_at_a_time)
 
 
 def load_models(path: str | Path, dtype: torch.dtype, device: torch.device | str, vae_path: str = "") -> Models:

@@ -19,6 +19,7 @@ from lora_core.engine.request import SampleRequest, Start
 from lora_core.engine.samplers import Step
 from lora_core.engine.vae import decode, encode
 from lora_core.errors import ConfigError, Interrupted, NotFinite
+from lora_core.shapes import TEXT_ENCODER, TEXT_ENCODER_2, UNET
 
 __all__ = ["SampleRequest", "Start", "decode", "encode", "latent_factor", "noise_of", "sample", "sample_from"]
 
@@ -51,8 +52,9 @@ def sample(
 ) -> Iterator[Step]:
     """txt2img of one batch; the last step's x is the result (scaled latents). `request.denoise` does not matter."""
     shape = latent_shape(models, request)
-    device = next(models.unet.parameters()).device
-    empty = Start(torch.zeros((len(prompts), *shape), device=device), extra=_blank_extra(models, request), fresh=True)
+    empty = Start(
+        torch.zeros((len(prompts), *shape), device=models.device), extra=_blank_extra(models, request), fresh=True
+    )
     return sample_from(models, request, prompts, noise_of(models, request, seeds, shape), empty, commands)
 
 
@@ -68,9 +70,8 @@ def latent_shape(models: Models, request: SampleRequest) -> tuple[int, int, int]
 
 def noise_of(models: Models, request: SampleRequest, seeds: Sequence[int], shape: Sequence[int]) -> Noise:
     """The noise of one batch of pictures with latents of `shape` [c, h, w]."""
-    device = next(models.unet.parameters()).device
     settings = NoiseSettings(
-        request.arithmetic, request.noise_source, request.subseed_strength, request.seed_delta, device
+        request.arithmetic, request.noise_source, request.subseed_strength, request.seed_delta, models.device
     )
     return Noise(seeds, shape, settings, request.subseeds)
 
@@ -93,7 +94,10 @@ def sample_from(
     zero = arch.zero_terminal_snr if request.zero_terminal_snr is None else request.zero_terminal_snr
     request = replace(request, prediction=request.prediction or arch.prediction, zero_terminal_snr=zero)
     how = Prediction(request.cfg, request.prediction == "v", request.cfg_rescale, request.low_memory, start.extra)
-    predict = guided_unet(models, _guidance(models, request, prompts), how, commands)
+    models.work(TEXT_ENCODER, TEXT_ENCODER_2)
+    guidance = _guidance(models, request, prompts)
+    models.work(UNET)
+    predict = guided_unet(models, guidance, how, commands)
     return checked(host_steps(predict, request, noise, start), start.latents)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from lora_core.engine.models import Models
 from lora_core.engine.tiles import in_tiles
 from lora_core.errors import NotFinite
+from lora_core.shapes import VAE
 
 NAN_NOTE = "The VAE gave NaN in half precision; it is used in fp32 from here on."
 TILE = 64  # latent cells a side
@@ -26,6 +27,7 @@ def encode(
 
     The mean of the VAE's posterior (ComfyUI), or with `draw`, which makes N(0, 1), a sample of it (A1111).
     """
+    models.work(VAE)
     rows = [_try(models, lambda row=row: _moments(models, row * 2 - 1, tiled)) for row in pixels.split(1)]
     mean, log_variance = torch.cat(rows).float().chunk(2, dim=1)
     if draw is not None:
@@ -46,6 +48,7 @@ def decode(models: Models, latents: torch.Tensor, tiled: bool = False) -> list[I
 @torch.no_grad()
 def decode_tensor(models: Models, latents: torch.Tensor, tiled: bool = False) -> torch.Tensor:
     """Scaled latents [n,c,h,w] -> pixels [n,3,H,W] float32 in 0..1 on the CPU."""
+    models.work(VAE)
     scaled = latents / models.vae.config.scaling_factor
     rows = [_try(models, lambda row=row: _pixels(models, row, tiled)) for row in scaled.split(1)]
     return torch.cat([((row.float() + 1) / 2).clamp(0, 1).cpu() for row in rows])

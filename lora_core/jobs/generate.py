@@ -136,7 +136,10 @@ class GenerateJob:
     picture_format: str = setting("png", "Picture format", choices=PICTURE_FORMATS, advanced=True)
     preview_every_steps: int = setting(0, "Preview every N steps", "0 = off.", min=0, max=1000, advanced=True)
     low_memory: bool = setting(
-        False, "Low memory", "One part of the model at a time, the VAE in tiles; slower.", advanced=True
+        False,
+        "Low memory",
+        "One part of the model at a time on the GPU, one prompt at a time, the VAE in tiles; slower.",
+        advanced=True,
     )
     vae: str = setting("", "VAE", widget="file", advanced=True)
     device: str = setting("auto", "Device", advanced=True)
@@ -173,12 +176,20 @@ class Img2ImgJob(GenerateJob):
         False, "Colour correction", "Match the result's colours to the picture's.", advanced=True
     )
     all_steps: bool = setting(
-        False, "Do exactly the number of steps", "Otherwise steps x denoising strength.", advanced=True
+        False,
+        "Do exactly the number of steps",
+        "Otherwise steps x denoising strength; ComfyUI's arithmetic always does them all.",
+        advanced=True,
     )
     noise_multiplier: float = setting(1.0, "Noise multiplier", min=0, max=1.5, advanced=True)
 
     def problems(self) -> list[str]:
-        return super().problems() + ([] if self.image else ["No picture is named: set image."])
+        found = super().problems() + ([] if self.image else ["No picture is named: set image."])
+        if self.hires.hires_scale > 1 or self.hires.hires_width or self.hires.hires_height:
+            found.append(
+                "Hires. fix is for pictures from nothing (generate): set hires_scale to 1, and width and height."
+            )
+        return found
 
 
 @dataclass(frozen=True)
