@@ -65,7 +65,12 @@ def trained(job: TrainJob, done: Done, by_goal: bool) -> Result:
     name = places.listed_name("loras", path)
     text = report(job, done, name)
     shown = {"lora_loom": [done.id], "text": [text]}
-    return Result((host.read_tensors(path), name, plot, image_of(previews), text), shown)
+    return Result((of_unet(host.read_tensors(path)), name, plot, image_of(previews), text), shown)
+
+
+def of_unet(tensors: dict[str, Any]) -> dict[str, Any]:
+    """What ComfyUI's LORA_MODEL holds: its loader takes no CLIP and warns of every key of a text encoder."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("lora_te")}
 
 
 def report(job: TrainJob, done: Done, name: str) -> str:

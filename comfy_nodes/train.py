@@ -107,7 +107,7 @@ NODES = (
         "Trains a LoRA that every host reads. Stop keeps what was learned; queued again, it goes on.",
         train_inputs,
         (
-            Out(LORA_MODEL, "lora", "For Load LoRA Model, at once."),
+            Out(LORA_MODEL, "lora", "For Load LoRA Model, at once: what was trained of the UNet."),
             Out(STRING, "lora_name", "As the lists of LoRAs show it."),
             Out(IMAGE, "loss_plot"),
             Out(IMAGE, "previews"),

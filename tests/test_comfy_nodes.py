@@ -23,7 +23,7 @@ from lora_core.settings import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_SET, DEMO_BASE = "armin_vicerre (demo)", "demo_base (demo)"
-ENGINE_NODES = ("Train", "Generate", "Img2Img", "Inpaint", "EpochGrid")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 class Loaded:
@@ -90,10 +90,23 @@ def test_the_schema_of_every_node_is_as_recorded(loom):
         names = [port.id for port in schema.inputs]
         assert len(names) == len(set(names))
         kinds = [str(out.type) if isinstance(out.type, str) else "list" for out in schema.outputs]
-        found[id] = {"inputs": {p.id: f"{p.type}{'?' * p.optional}" for p in schema.inputs}, "outputs": kinds}
+        sockets = {p.id: f"{p.type}{'?' * p.optional}" for p in schema.inputs if p.type not in WIDGETS or p.optional}
+        found[id] = {"sockets": sockets, "outputs": kinds}
     recorded = Path(__file__).parent / "data" / "comfyui_nodes.json"
     fixed = {k: v for k, v in found.items() if "Options" not in loom.nodes[k].define_schema().category}
     assert fixed == json.loads(recorded.read_text("utf-8")), f"write {json.dumps(fixed, indent=1)} if this is meant"
+
+
+def test_every_node_has_a_help_page_and_words(loom):
+    pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
+    words = {x: json.loads((ROOT / "locales" / x / "nodeDefs.json").read_text("utf-8")) for x in ("en", "zh", "ja")}
+    for id in loom.nodes:
+        assert id in pages
+        assert words["en"][id]["display_name"] and (
+            words["en"][id]["inputs"] or not loom.nodes[id].define_schema().inputs
+        )
+        for language in ("zh", "ja"):
+            assert words[language][id]["display_name"] != words["en"][id]["display_name"], f"{id} in {language}"
 
 
 def test_every_declared_setting_has_a_widget_somewhere(loom):
