@@ -3,12 +3,13 @@
     python benchmarks/tools.py sd15.safetensors [sdxl.safetensors] [--only merge resize ...] [--threads 1]
 
 Checkpoints: tools/random_checkpoint.py. SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON name the yardstick; without them only ours
-runs. Every tool runs as a process of its own, so its figures include its start.
+runs. Every tool runs as a process of its own, so its figures include its start; ours once more as a host runs it.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import shutil
 import statistics
@@ -24,11 +25,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lora_core.architecture import architecture_of
+from lora_core.cli import build, parser
 from lora_core.factors import Share, concatenated, difference, norm
 from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import read_lora, write_lora
 from lora_core.lora_metadata import Summary, minimal_metadata
+from lora_core.run import run
+from lora_core.settings import replace_by_name
 from lora_core.svd import product_svd, tails
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,6 +136,15 @@ def show(title: str, run: Run, beside: Run | None = None) -> None:
     print(f"{title:44} {run.seconds:8.2f} s {run.cpu:8.2f} CPU s {run.memory:6.2f} GiB{error}{ratio}", flush=True)
 
 
+def in_process(command: Sequence[str]) -> Run:
+    """Our command in this process, as the hosts run it: without the start of Python and torch."""
+    options = parser().parse_args(list(command[len(OURS) :]))
+    job = replace_by_name(build(options), {"overwrite": True})
+    begun, cpu = time.monotonic(), time.process_time()
+    collections.deque(run(job), maxlen=0)
+    return Run(time.monotonic() - begun, time.process_time() - cpu, 0.0)
+
+
 def both(
     setting: Setting, title: str, commands: tuple[Sequence[str], Sequence[str]], error: Callable[[str], float]
 ) -> None:
@@ -145,6 +158,7 @@ def both(
         beside = Run(beside.seconds, beside.cpu, beside.memory, error(theirs[-1]))
         show(f"{setting.family} {title}: sd-scripts", beside)
     show(f"{setting.family} {title}: LoRA Loom", found, beside)
+    show(f"{setting.family} {title}: in a running host", in_process(ours), beside)
 
 
 def merge_checkpoint(setting: Setting) -> None:
@@ -238,12 +252,13 @@ BENCHMARKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("bases", nargs="+", type=Path)
-    parser.add_argument("--only", nargs="*", choices=tuple(BENCHMARKS), default=tuple(BENCHMARKS))
-    parser.add_argument("--threads", default=str(os.cpu_count()))
-    parser.add_argument("--folder", type=Path, help="where results go (default: a temporary folder)")
-    options = parser.parse_args()
+    flags = argparse.ArgumentParser()
+    flags.add_argument("bases", nargs="+", type=Path)
+    flags.add_argument("--only", nargs="*", choices=tuple(BENCHMARKS), default=tuple(BENCHMARKS))
+    flags.add_argument("--threads", default=str(os.cpu_count()))
+    flags.add_argument("--folder", type=Path, help="where results go (default: a temporary folder)")
+    options = flags.parse_args()
+    torch.set_num_threads(int(options.threads))
     directory = os.environ.get("SD_SCRIPTS_DIR", "")
     yardstick = (directory, os.environ.get("SD_SCRIPTS_PYTHON", sys.executable)) if directory else ()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
