@@ -6,10 +6,12 @@ kohya_options, kohya_network, kohya_dataset and kohya_gui.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_core.errors import FileError
 from lora_core.jobs.train import TrainJob
 from lora_core.kohya_dataset import translate_dataset
 from lora_core.kohya_files import read_file
@@ -39,13 +41,32 @@ def read_kohya(path: str | Path) -> tuple[TrainJob, list[str]]:
     path = Path(path)
     data = read_file(path)
     notes = Notes()
+    rest = read_rest(data, path)
     if "datasets" in data:
         job = with_dataset(TrainJob(), data, Place(path.parent), notes)
     else:
         given = from_gui(data, notes) if is_gui(data) else flat(data, notes)
         job = translate(given, Place(path.parent), notes)
     notes.raise_faults()
-    return job, notes.told()
+    return from_json(TrainJob, merged(to_json(job), rest)) if rest else job, notes.told()
+
+
+def read_rest(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Settings without a name in sd-scripts that `export` put into a section of its own. Raises FileError."""
+    section = data.pop("lora_loom", None)
+    try:
+        rest = json.loads(section["loom_settings"]) if section is not None else {}
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"The section [lora_loom] of {path.name} is damaged: correct or remove it.") from error
+    if not isinstance(rest, dict):
+        raise FileError(f"The section [lora_loom] of {path.name} must hold named settings: correct or remove it.")
+    return rest
+
+
+def merged(settings: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of `rest` in their place, group by group."""
+    both = {k: merged(settings[k], v) for k, v in rest.items() if isinstance(v, dict) and k in settings}
+    return {**settings, **rest, **both}
 
 
 @dataclass(frozen=True)

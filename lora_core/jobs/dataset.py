@@ -25,6 +25,10 @@ class Subset:
     class_pictures: bool = False
     masks: str | None = None
     alpha_mask: bool | None = None
+    width: int | None = None
+    height: int | None = None
+    batch_size: int | None = None
+    keeps_base: bool = False
 
 
 @dataclass(frozen=True)
