@@ -121,6 +121,7 @@ class Page:
         self.told = 0.0
         self.stage, self.loss = "", ""
         self.progress = self.reached = Progress(0, 1)
+        self.tell()
 
     def show(self, rows: list[tuple[int, Event]]) -> None:
         self.waiting += rows
@@ -151,6 +152,8 @@ class Page:
 
     def line(self) -> str:
         p = self.progress
+        if not self.stage:
+            return "Starting"
         counted = f"{p.done} of {p.total}" if p.total > 1 or p.done else ""
         left = f"{spoken(p.seconds_left)} left" if p.seconds_left is not None and p.done < p.total else ""
         return " · ".join(part for part in (self.stage, counted, self.loss, left) if part)

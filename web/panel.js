@@ -148,7 +148,8 @@ export class TrainPanel {
     const s = this.state, p = s.progress, over = Boolean(s.over);
     this.root.dataset.state = s.state;
     const counted = p && p.total > 1 ? ` · ${p.done} of ${p.total}` : "";
-    const stage = over || s.state === "paused" ? WORDS[s.state] : s.stage || WORDS[s.state] || "Nothing trained yet";
+    const waiting = s.id && s.state !== "queued" ? "Starting the engine" : WORDS[s.state] || "Nothing trained yet";
+    const stage = over || s.state === "paused" ? WORDS[s.state] : s.stage || waiting;
     this.stage.textContent = stage + (s.state === "failed" ? "" : counted);
     const average = s.losses.at(-1)?.[2];
     const parts = [Number.isFinite(average) ? `loss ${average.toFixed(4)}` : "", s.seconds_left ? `${duration(s.seconds_left)} left` : ""];
