@@ -1,0 +1,261 @@
+"""What a GenerateJob's options do: sizes, batches, the second pass, previews, file formats, memory, notes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from lora_core.commands import Commands
+from lora_core.engine import warm
+from lora_core.engine.generate import batch_of, generate, prepared_models, request_of
+from lora_core.engine.hires import posterior_noise, resized, second_pass, target
+from lora_core.engine.models import Models, load_models
+from lora_core.engine.sampling import SampleRequest, sample
+from lora_core.engine.tiles import in_tiles, starts
+from lora_core.engine.vae import NAN_NOTE, decode, decode_tensor, encode
+from lora_core.errors import NotFinite
+from lora_core.events import Event, Finished, Note, Preview, Progress
+from lora_core.jobs.generate import GenerateJob, Hires, Randomness
+from lora_core.picture_text import read_picture_text
+
+SMALL = {"width": 64, "height": 64, "steps": 3, "sampler": "euler", "dtype": "fp32", "device": "cpu", "prompt": "a cat"}
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    warm.drop_caches()
+
+
+def job(folder: Path, **values: object) -> GenerateJob:
+    return GenerateJob(**{"base": str(tiny.checkpoint("sd15")), "output_dir": str(folder), **SMALL, **values})
+
+
+def drawn(work: GenerateJob) -> list[np.ndarray]:
+    finished = list(generate(work))[-1]
+    assert isinstance(finished, Finished)
+    return [np.asarray(Image.open(path)) for path in finished.outputs]
+
+
+def seeds(work: GenerateJob) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    batches = [batch_of(work, request_of(work, "a"), index) for index in range(work.batch_count)]
+    return [(batch.seeds, batch.subseeds) for batch in batches]
+
+
+def test_seeds_are_counted_as_each_host_counts_them(tmp_path: Path) -> None:
+    work = job(tmp_path, seed=5, batch_size=2, batch_count=2)
+    assert seeds(work) == [((5, 6), (0, 1)), ((7, 8), (2, 3))]
+    varied = replace(work, randomness=Randomness(subseed=9, subseed_strength=0.5))
+    assert seeds(varied) == [((5, 5), (9, 10)), ((5, 5), (11, 12))]
+    assert seeds(replace(work, arithmetic="comfyui")) == [((5, 5), (0, 1)), ((6, 6), (2, 3))]
+    assert seeds(replace(work, seed=2**64 - 1, batch_count=1))[0][0] == (2**64 - 1, 0)
+
+
+def test_a_picture_is_the_same_alone_and_in_a_batch(tmp_path: Path) -> None:
+    together = drawn(job(tmp_path, seed=5, batch_size=3, sampler="dpmpp_2m_sde"))
+    alone = drawn(job(tmp_path, seed=7, sampler="dpmpp_2m_sde"))[0]
+    assert len(together) == 3
+    assert np.abs(together[2].astype(int) - alone).max() <= 1
+    assert np.abs(together[1].astype(int) - alone).max() > 10
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_every_format_holds_the_infotext(tmp_path: Path, kind: str) -> None:
+    finished = list(generate(job(tmp_path, prompt="ein Käfer", picture_format=kind)))[-1]
+    path = Path(finished.outputs[0])
+    assert path.suffix == {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[kind]
+    assert Image.open(path).format == kind.upper()
+    assert read_picture_text(path).texts["parameters"].startswith("ein Käfer\nSteps: 3, Sampler: Euler")
+
+
+def test_numbers_go_on_over_all_formats(tmp_path: Path) -> None:
+    for kind in ("png", "webp", "jpeg"):
+        list(generate(job(tmp_path, picture_format=kind)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "picture-00001.png",
+        "picture-00002.webp",
+        "picture-00003.jpg",
+    ]
+
+
+def test_rough_previews_while_drawing(tmp_path: Path) -> None:
+    seen = []
+    for event in generate(job(tmp_path, steps=7, preview_every_steps=3)):
+        if isinstance(event, Preview) and event.path.endswith(".jpg"):
+            with Image.open(event.path) as picture:
+                seen.append((event.step, picture.size))
+    assert seen == [(3, (32, 32)), (6, (32, 32))]
+    assert [p.name for p in tmp_path.iterdir()] == ["picture-00001.png"]
+
+
+@pytest.mark.parametrize("upscaler", ["latent", "latent (nearest-exact)", "lanczos", "nearest"])
+def test_the_second_pass_is_larger_and_counts_its_steps(tmp_path: Path, upscaler: str) -> None:
+    work = job(tmp_path, hires=Hires(1.5, hires_upscaler=upscaler, hires_steps=2))
+    events = list(generate(work))
+    assert [e.done for e in events if isinstance(e, Progress)][-1] == [
+        e.total for e in events if isinstance(e, Progress)
+    ][-1]
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    with Image.open(finished.outputs[0]) as picture:
+        assert picture.size == (96, 96)
+        assert "Hires upscale: 1.5" in picture.info["parameters"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Models:
+    return load_models(tiny.checkpoint("sd15"), torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("arithmetic", ["a1111", "comfyui"])
+def test_low_denoising_keeps_the_first_pass(loaded: Models, arithmetic: str) -> None:
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    request = SampleRequest(("a",), (1,), width=64, height=64, steps=3, sampler="euler", arithmetic=arithmetic)
+    larger, apart = torch.nn.functional.interpolate(latents, scale_factor=2), []
+    for denoising in (0.05, 0.9):
+        hires = Hires(2.0, hires_upscaler="latent (nearest)", hires_denoising=denoising)
+        apart.append(float((list(second_pass(loaded, request, hires, latents, Commands()))[-1].x - larger).norm()))
+    assert apart[0] < 0.2 * apart[1]
+
+
+@pytest.mark.parametrize(
+    ("hires", "size", "cut"),
+    [
+        (Hires(2.0), (128, 192), (0, 0)),
+        (Hires(hires_width=128), (128, 192), (0, 0)),
+        (Hires(hires_height=192), (128, 192), (0, 0)),
+        (Hires(hires_width=128, hires_height=128), (128, 192), (0, 64)),
+        (Hires(hires_width=64, hires_height=192), (128, 192), (64, 0)),
+    ],
+)
+def test_target_sizes(hires: Hires, size: tuple[int, int], cut: tuple[int, int]) -> None:
+    found = target(64, 96, hires)
+    assert (found.width, found.height) == size
+    assert (found.cut_width, found.cut_height) == cut
+
+
+def test_enlarging_a_picture_by_an_odd_ratio() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
+    assert resized(picture, 101, 77, "lanczos").size == (101, 77)
+    assert set(np.unique(np.asarray(resized(picture, 112, 80, "nearest")))) <= set(np.unique(np.asarray(picture)))
+    assert resized(picture, 56, 40, "nearest") is picture
+
+
+def test_posterior_noise_goes_on_picture_by_picture() -> None:
+    noise, g = posterior_noise(3)(torch.Size((2, 4, 5, 7))), torch.Generator().manual_seed(3)
+    assert torch.equal(noise, torch.cat([torch.randn((1, 4, 5, 7), generator=g) for _ in range(2)]))
+
+
+def test_tiles_cover_every_side() -> None:
+    assert starts(64, 64, 16) == [0]
+    assert starts(65, 64, 16) == [0, 1]
+    assert starts(160, 64, 16) == [0, 48, 96]
+    x = torch.rand(1, 3, 150, 70)
+    assert torch.allclose(in_tiles(x, lambda part: part * 2, 64, 16, 1), x * 2, atol=1e-6)
+    halves = in_tiles(x, lambda part: part[:, :1, ::2, ::2], 64, 16, 0.5)
+    assert torch.allclose(halves, x[:, :1, ::2, ::2], atol=1e-6)
+
+
+def test_the_vae_in_tiles_is_near_the_whole(loaded: Models) -> None:
+    latents = torch.randn(1, 4, 72, 40, generator=torch.Generator().manual_seed(0))
+    whole, tiled = (decode_tensor(loaded, latents, way) for way in (False, True))
+    assert whole.shape == tiled.shape == (1, 3, 576, 320)
+    assert float((whole - tiled).abs().mean()) < 0.05
+    back, parts = (encode(loaded, whole, way) for way in (False, True))
+    assert back.shape == parts.shape == latents.shape
+    assert float((back - parts).abs().mean()) < 0.1 * float(back.std())
+
+
+def test_low_memory_draws_the_same_picture(tmp_path: Path) -> None:
+    plain, small = (drawn(job(tmp_path, low_memory=way, batch_size=2)) for way in (False, True))
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(plain, small)) <= 1
+
+
+def test_one_component_at_a_time_is_on_the_device(loaded: Models) -> None:
+    models = load_models(tiny.checkpoint("sdxl"), torch.float32, "cpu")
+    models.one_at_a_time = torch.device("meta")
+    models.work("text_encoder", "text_encoder_2")
+    assert models.device.type == "meta"
+    places = {
+        n: next(models.component(n).parameters()).device.type for n in ("unet", "vae", "text_encoder", "text_encoder_2")
+    }
+    assert places == {"unet": "cpu", "vae": "cpu", "text_encoder": "meta", "text_encoder_2": "meta"}
+    loaded.work("unet")
+    assert loaded.device.type == "cpu"
+
+
+def test_a_vae_that_gives_nan_is_used_in_fp32_and_said_once() -> None:
+    models = load_models(tiny.checkpoint("sd15"), torch.float32, "cpu")
+    vae = models.vae.to(torch.bfloat16)
+    convert, vae.float = vae.float, lambda: convert()
+    healthy, calls = vae.decode, []
+
+    def sick(latents: torch.Tensor):
+        found = healthy(latents)
+        calls.append(latents.dtype)
+        if latents.dtype != torch.float32:
+            found.sample.fill_(float("nan"))
+        return found
+
+    vae.decode = sick
+    latents = torch.randn(2, 4, 8, 8)
+    assert len(decode(models, latents)) == 2
+    assert calls == [torch.bfloat16, torch.float32, torch.float32] or models.notes == [NAN_NOTE]
+    assert models.notes == [NAN_NOTE]
+    vae.decode = lambda latents: type("Out", (), {"sample": torch.full((1, 3, 64, 64), float("nan"))})
+    with pytest.raises(NotFinite, match="even in fp32"):
+        decode(models, latents)
+
+
+def test_models_notes_become_events(tmp_path: Path) -> None:
+    work = job(tmp_path)
+    prepared_models(work, ()).notes.append("the VAE sulks")
+    events: list[Event] = [*generate(work), *generate(work)]
+    assert [e.text for e in events if isinstance(e, Note)] == ["the VAE sulks"]
+
+
+def test_the_models_stay_for_the_next_job_that_wants_the_same(tmp_path: Path) -> None:
+    first = prepared_models(job(tmp_path), ())
+    assert prepared_models(job(tmp_path, seed=9, steps=1), ()) is first
+    other = prepared_models(job(tmp_path, base=str(tiny.checkpoint("sd15", seed=1))), ())
+    assert other is not first
+    assert prepared_models(job(tmp_path), ()) is not first
+
+
+def test_stop_ends_before_the_next_evaluation(loaded: Models) -> None:
+    commands, calls = Commands(), []
+    forward = loaded.unet.forward
+
+    def counted(*args: object, **more: object):
+        calls.append(1)
+        commands.stop = len(calls) == 3  # within the second step of a sampler with two evaluations a step
+        return forward(*args, **more)
+
+    loaded.unet.forward = counted
+    request = SampleRequest(("a",), (1,), width=64, height=64, steps=5, sampler="heun", cfg=1.0)
+    try:
+        with pytest.raises(Exception, match="stopped"):
+            list(sample(loaded, request, request.prompts, request.seeds, commands))
+    finally:
+        del loaded.unet.forward
+    assert len(calls) == 3
+
+
+def test_cfg_rescale_lowers_the_contrast(loaded: Models) -> None:
+    """Lin et al. 2024: with phi 1 the guided v has the spread of the positive v."""
+
+    def spread(phi: float) -> float:
+        request = SampleRequest(("a",), (1,), width=64, height=64, steps=1, cfg=12.0, cfg_rescale=phi, sampler="euler")
+        return float(list(sample(loaded, replace(request, negative="b" * 9), ("a",), (1,)))[-1].x.std())
+
+    assert spread(1.0) != spread(0.5) != spread(0.0)
+
+
+def test_v_prediction_and_zero_terminal_snr_can_be_forced(tmp_path: Path) -> None:
+    kinds = [{}, {"prediction": "v"}, {"prediction": "v", "zero_terminal_snr": "on"}]
+    assert len({drawn(job(tmp_path, **kind))[0].tobytes() for kind in kinds}) == 3
