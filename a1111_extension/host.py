@@ -153,10 +153,18 @@ def refresh() -> None:
 
 
 def on(event: str, callback: Callable[..., Any]) -> None:
-    """Register for `script_callbacks.on_EVENT` where the version has it."""
-    register = getattr(the("script_callbacks"), f"on_{event}", None)
-    if register is not None:
-        register(callback)
+    """Register for `script_callbacks.on_EVENT` where the version has it.
+
+    Later versions take the file's name, and otherwise search the whole call stack for it, which takes a while.
+    """
+    callbacks = the("script_callbacks")
+    try:
+        listed = callbacks.callback_map[f"callbacks_{event}"]
+        callbacks.add_callback(listed, callback, name=None, category=event, filename=__file__)
+    except (AttributeError, KeyError, TypeError):
+        register = getattr(callbacks, f"on_{event}", None)
+        if register is not None:
+            register(callback)
 
 
 def script_class(picture_begins: Callable[[Any], None]) -> type:

@@ -298,6 +298,18 @@ def test_registering_announces_everything_and_the_script_is_found(modules):
     assert len(modules.script_callbacks.registered) == 7
 
 
+def test_later_versions_are_told_the_file_and_earlier_ones_are_not(modules):
+    told = []
+    modules.script_callbacks.callback_map = {"callbacks_ui_tabs": []}
+    modules.script_callbacks.add_callback = lambda listed, callback, *, name, category, filename: told.append(filename)
+    host.on("ui_tabs", print)
+    host.on("ui_settings", print)  # no such list: the function of that name is taken
+    assert told == [host.__file__] and modules.script_callbacks.registered == [("ui_settings", print)]
+    modules.script_callbacks.add_callback = lambda listed, callback: told.append(1)
+    host.on("ui_tabs", print)
+    assert len(told) == 1 and modules.script_callbacks.registered[-1] == ("ui_tabs", print)
+
+
 IMPORTED = """
 import sys, types, time
 sys.path[:0] = [{root!r}, {hosts!r}]
