@@ -19,6 +19,7 @@ from lora_core.errors import FileError, KeyMismatch
 from lora_core.families import TITLES, reference
 from lora_core.keys import ModuleKey, lora_targets
 from lora_core.networks import ALGORITHMS, NetworkFile
+from lora_core.old_networks import no_lora
 from lora_core.shapes import Architecture
 from lora_core.tensor_writer import data_hash, legacy_hash
 from lora_core.tensors import TensorFile, open_tensors, read_header
@@ -81,7 +82,10 @@ def inspect_network(path: str | Path, base: str = "", numbers: bool = False) -> 
     arch = base_architecture(base)
     try:
         file = NetworkFile(path, arch)
-    except KeyMismatch as error:
+    except (FileError, KeyMismatch) as error:
+        other = no_lora(path)
+        if other or not isinstance(error, KeyMismatch):
+            raise (KeyMismatch(other) if other else error) from None
         words = stranger(_names(path))
         seems = words if "not a LoRA" in words else f"for {words}"
         raise KeyMismatch(f"{error} It seems to be {seems}." if words else str(error)) from None
