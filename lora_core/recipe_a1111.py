@@ -69,6 +69,8 @@ def recipe_a1111(text: str, source: str = "") -> Recipe:
     _hires(reading)
     for field in fields_for(reading.kind):
         _take_field(reading, field)
+    if reading.kind == "inpaint":
+        reading.settings.setdefault("keep_size", False)  # A1111's whole pictures come out as width x height
     _fill(reading)
     reading.unmapped += _tag_faults(info.prompt) + left_over(reading.values, reading.version)
     reading.unmapped += [f"A line behind the parameters was left out: {line}" for line in info.rest if line]
