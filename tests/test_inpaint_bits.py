@@ -52,7 +52,7 @@ def shown(mask: Image.Image, options: InpaintOptions) -> np.ndarray:
     return np.asarray(blur(turned, options.blur, options.blur_y)) > 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tasks(), st.sampled_from([1, 1, 1, 20]))
 def test_pixels_outside_the_mask_keep_their_bits(
     task: tuple[Image.Image, Image.Image, InpaintOptions], rounds: int
