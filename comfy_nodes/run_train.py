@@ -35,6 +35,7 @@ def train_job(values: dict[str, Any]) -> TrainJob:
     prompts = value_of(setting(TrainJob, "preview_prompts"), values.get("preview_prompts", ""))
     chosen |= {"trigger": trigger, "preview_prompts": prompts or ((trigger,) if trigger else ())}
     chosen |= values_of([setting(TrainJob, name) for name in ("name", "seed", *OWN)], values)
+    chosen["base_loras"] = tuple(f"{use.path} = {use.strength:g}" for use in values.get("base_loras") or ())
     name = str(chosen["name"])
     where = {"output_dir": str(places.lora_folder()), "work_dir": str(places.work_folder(name))}
     return replace_by_name(TrainJob(), {"base": base, **chosen, **where})

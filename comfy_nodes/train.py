@@ -11,7 +11,22 @@ from lora_core.jobs import TrainJob
 from lora_core.settings import groups
 
 from .dataset import OWN_SETTINGS
-from .declare import BOOLEAN, COMBO, DATASET, IMAGE, INT, LORA_MODEL, PREFIX, STRING, Context, Node, Out, Port, Result
+from .declare import (
+    BOOLEAN,
+    COMBO,
+    DATASET,
+    IMAGE,
+    INT,
+    LORA_MODEL,
+    LORAS,
+    PREFIX,
+    STRING,
+    Context,
+    Node,
+    Out,
+    Port,
+    Result,
+)
 from .widgets import port, ports, setting, settings, values_of
 
 CUSTOM = "custom"
@@ -20,6 +35,9 @@ LABELS = {"dataset": "Resolution and batches"}
 # Settings that Train or Dataset show themselves.
 ELSEWHERE = ("folder", "held_out", *OWN_SETTINGS, "trigger", "preview_prompts")
 OWN = ("vae", "resume")
+# A shared graph must not name code to import, nor files by their paths.
+NOT_FROM_GRAPHS = ("optimizer_class", "schedule_class", "base_loras")
+BASE_LORAS_HELP = "Merged into the base in memory before training."
 GOAL_HELP = (
     "Sets everything that no option node sets. custom: LoRA Loom's defaults, for those who set it all themselves."
 )
@@ -34,7 +52,7 @@ def socket(group: str) -> str:
 
 
 def group_settings(group: str) -> tuple[Any, ...]:
-    return settings(TrainJob, group, ELSEWHERE)
+    return settings(TrainJob, group, (*ELSEWHERE, *NOT_FROM_GRAPHS))
 
 
 def train_inputs() -> tuple[Port, ...]:
@@ -72,6 +90,7 @@ def train_inputs() -> tuple[Port, ...]:
         ),
         port(setting(TrainJob, "seed")),
         *(port(setting(TrainJob, name), advanced=True) for name in OWN),
+        Port("base_loras", LORAS, setting(TrainJob, "base_loras").declaration.label, BASE_LORAS_HELP, True),
         *(Port(f"options_{n}", socket(n), label, f"From Options: {label}.", True) for n, label, _ in option_groups()),
     )
 

@@ -118,7 +118,7 @@ def test_every_declared_setting_has_a_widget_somewhere(loom):
             if loom.nodes[i].define_schema().category.endswith(("Training", "Options"))
         )
     )
-    hidden = {"output_dir", "work_dir", "cache_dir", "folder"}
+    hidden = {"output_dir", "work_dir", "cache_dir", "folder", "optimizer_class", "schedule_class"}
     renamed = {"folder": "folder"}
     assert {s.name for s in describe(TrainJob)} - of_training <= hidden | set(renamed)
     of_inpaint = shown["LoraLoomInpaint"] | shown["LoraLoomSoftInpaint"] | {"soft_inpainting"}
