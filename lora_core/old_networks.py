@@ -57,7 +57,8 @@ def embedding(path: Path) -> str:
         found = read_embedding(path)
     except (FileError, NotFinite):
         return ""
-    if set(found.vectors) - {"emb_params", "*", "clip_l", "clip_g"} and len(found.vectors) > 1:
+    widths = {rows.shape[1] for rows in found.vectors.values()}
+    if set(found.vectors) - {"emb_params", "*", "clip_l", "clip_g"} or widths - WIDTHS.keys():
         return ""
     sizes = ", ".join(f"{len(rows)} x {rows.shape[1]}" for _, rows in sorted(found.vectors.items()))
     return f"{path.name} is a textual inversion ({sizes}), not a LoRA. Its place is the folder embeddings of the host."
