@@ -120,11 +120,13 @@ def ia3(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
     return weight * vector.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
 
 
-def cayley(blocks: torch.Tensor) -> torch.Tensor:
-    """Rotations [k, n, n] of S [k, n, n]: (I + Q)(I - Q)^-1 with Q = S - S^T."""
+def turning(blocks: torch.Tensor) -> torch.Tensor:
+    """R - I [k, n, n] for the rotations R = (I + Q)(I - Q)^-1 with Q = S - S^T, S [k, n, n]: 2 Q (I - Q)^-1.
+
+    The difference alone, so that little is lost where it is rounded to half precision.
+    """
     q = blocks.float() - blocks.float().transpose(1, 2)
-    eye = torch.eye(q.shape[1], device=q.device)
-    return (eye + q) @ torch.linalg.inv(eye - q)
+    return 2 * q @ torch.linalg.inv(torch.eye(q.shape[1], device=q.device) - q)
 
 
 def oft(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
@@ -138,8 +140,7 @@ def oft(parts: Parts, weight: torch.Tensor) -> torch.Tensor:
     if "alpha" in parts and float(parts["alpha"].reshape(-1)[0]):
         raise KeyMismatch("this OFT network has a constraint (alpha), which programs read in different ways")
     split = weight.reshape(blocks.shape[0], blocks.shape[1], -1)
-    turned = torch.einsum("knm,kni->kmi", cayley(blocks).to(weight.device), split)
-    return turned.reshape(weight.shape) - weight
+    return torch.einsum("knm,kni->kmi", turning(blocks).to(weight.device), split).reshape(weight.shape)
 
 
 def dora(delta: torch.Tensor, magnitude: torch.Tensor, weight: torch.Tensor, output_axis: bool) -> torch.Tensor:

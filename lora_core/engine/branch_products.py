@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lora_core.algorithms import cayley, loha
+from lora_core.algorithms import loha, turning
 from lora_core.engine.branch import Size
 from lora_core.engine.dropping import ModuleDropout
 from lora_core.jobs.network import Network as NetworkSettings
@@ -209,14 +209,14 @@ class OftBranch(ProductBranch):
         self.put(oft_blocks=torch.zeros(blocks, size, size))
 
     def branched(self, x: torch.Tensor) -> torch.Tensor:
-        turn = cayley(self.parts["oft_blocks"])
+        turn = turning(self.parts["oft_blocks"])
         y = self.without_bias(x)
-        blocks, size = turn.shape[:2]
+        blocks = turn.shape[0]
         if self.is_linear:
-            turned = torch.einsum("knm,...kn->...km", turn, y.float().unflatten(-1, (blocks, size))).flatten(-2)
+            turned = torch.einsum("knm,...kn->...km", turn, y.float().unflatten(-1, (blocks, -1))).flatten(-2)
         else:
-            turned = torch.einsum("knm,bknhw->bkmhw", turn, y.float().unflatten(1, (blocks, size))).flatten(1, 2)
-        return self.with_bias(turned.to(y.dtype))
+            turned = torch.einsum("knm,bknhw->bkmhw", turn, y.float().unflatten(1, (blocks, -1))).flatten(1, 2)
+        return self.with_bias(y + turned.to(y.dtype))
 
     def saved(self) -> dict[str, torch.Tensor]:
         # LyCORIS asks for an alpha, the constraint; 0 is none for every program
