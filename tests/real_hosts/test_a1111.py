@@ -180,7 +180,7 @@ def test_a_trained_lora_is_listed_and_changes_a_picture_even_when_saved_again(se
     assert names.count("mine") == 1 and "state" not in names
     first = server.picture()
     assert not np.array_equal(first, without)
-    server.done("/merge", {"loras": [{"path": "mine.safetensors"}], "output": "source.safetensors"})
+    server.done("/merge", {"loras": [{"path": "mine.safetensors"}], "output": "source.safetensors", "overwrite": True})
     save_again(server, 0.3)
     second = server.picture()
     assert not np.array_equal(second, first)
