@@ -12,7 +12,7 @@ from lora_core.errors import ConfigError, FileError
 from lora_core.infotext import Infotext, read_hashes, read_infotext
 from lora_core.infotext_fields import GENERATE, IMG2IMG, INPAINT, SOFT, Field
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob
-from lora_core.lora_tags import split_lora_tags
+from lora_core.lora_tags import split_lora_tags, without_other_tags
 from lora_core.recipe_notes import left_over
 from lora_core.recipe_values import Recipe, Wanted
 from lora_core.settings import replace_by_name
@@ -210,6 +210,7 @@ def _civitai(text: str | None) -> dict[str, str]:
 def _tag_faults(prompt: str) -> list[str]:
     try:
         split_lora_tags(prompt)
+        without_other_tags(prompt)
     except ConfigError as error:
         return list(error.problems)
     return []

@@ -154,6 +154,12 @@ def test_what_cannot_be_repeated_is_said(values: str, sentence: str) -> None:
     assert found.job.sampler == "euler"
 
 
+def test_tags_that_will_not_run_are_said() -> None:
+    for tag, sentence in (("<hypernet:h:1>", "Hypernetworks"), ("<lora:a:what>", "cannot be read")):
+        found = parse("Sampler: Euler", f"cat {tag}")
+        assert len(found.unmapped) == 1 and sentence in found.unmapped[0]
+
+
 def test_hires() -> None:
     job = parse("Denoising strength: 0.4, Hires upscale: 1.5, Hires steps: 7, Hires upscaler: Latent (bicubic)").job
     assert type(job) is GenerateJob
