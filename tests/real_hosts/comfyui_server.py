@@ -27,9 +27,10 @@ def free_port() -> int:
 
 
 def install_pack(base: Path) -> Path:
-    """The tracked files as `git clone` would lay them, with this checkout's prepared engine."""
+    """The files as `git clone` would lay them, with this checkout's prepared engine."""
     pack = base / "custom_nodes" / PACK
-    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    asked = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in names.splitlines():
         if (ROOT / name).is_file() and not name.startswith(("tests/", "benchmarks/")):
             (pack / name).parent.mkdir(parents=True, exist_ok=True)
