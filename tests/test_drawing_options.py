@@ -93,6 +93,16 @@ def test_rough_previews_while_drawing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["picture-00001.png"]
 
 
+def test_a_sample_that_is_asked_for_goes_through_the_vae(tmp_path: Path) -> None:
+    commands, sizes = Commands(), []
+    for event in generate(job(tmp_path, steps=4), commands):
+        if isinstance(event, Progress) and event.done == 2:
+            commands.sample = True
+        if isinstance(event, Preview) and event.path.endswith(".jpg"):
+            sizes.append(Image.open(event.path).size)
+    assert sizes == [(64, 64)]
+
+
 @pytest.mark.parametrize("upscaler", ["latent", "latent (nearest-exact)", "lanczos", "nearest"])
 def test_the_second_pass_is_larger_and_counts_its_steps(tmp_path: Path, upscaler: str) -> None:
     work = job(tmp_path, hires=Hires(1.5, hires_upscaler=upscaler, hires_steps=2))

@@ -14,10 +14,12 @@ from lora_core.engine.latent_preview import rough_picture
 from lora_core.engine.models import Models
 from lora_core.engine.picture_files import encoded, save_picture, write_whole
 from lora_core.engine.samplers import Step
+from lora_core.engine.vae import decode
 from lora_core.errors import Interrupted
 from lora_core.events import Event, Finished, Note, Preview, Progress, Saved
 from lora_core.infotext_fields import Drawn, parameters
 from lora_core.jobs.generate import GenerateJob
+from lora_core.shapes import UNET
 
 
 class Series:
@@ -31,12 +33,13 @@ class Series:
         self.rough = Path(job.output_dir) / f".{job.name}-preview.jpg"
 
     def follow(self, steps: Iterator[Step], commands: Commands) -> Generator[Event, None, torch.Tensor | None]:
-        """Yields progress, rough previews and the models' notes; returns the last x, or None when stopped."""
+        """Yields progress and previews; returns the last x, or None when stopped."""
         x = None
         try:
             for step in steps:
                 yield self._progress(step)
-                yield from self._preview(step)
+                yield from self._preview(step, commands.take("sample"))
+                commands.wait_while_paused()
                 if commands.stop:
                     return None
                 x = step.x
@@ -52,11 +55,20 @@ class Series:
         left = (time.monotonic() - self.started) / done * (total - done)
         return Progress(done, total, round(left, 1))
 
-    def _preview(self, step: Step) -> Iterator[Event]:
+    def _preview(self, step: Step, asked: bool) -> Iterator[Event]:
+        """A rough picture every few steps; when someone asked for a sample, a true one."""
         every = self.job.preview_every_steps
-        if every and step.done % every == 0 and step.done < step.total:
-            write_whole(self.rough, encoded(rough_picture(self.models, step.denoised), kind="jpeg"))
-            yield Preview(step.done, str(self.rough), self.prompt)
+        due = every and step.done % every == 0 and step.done < step.total
+        if not asked and not due:
+            return
+        picture = self._true_picture(step) if asked else rough_picture(self.models, step.denoised)
+        write_whole(self.rough, encoded(picture, kind="jpeg"))
+        yield Preview(step.done, str(self.rough), self.prompt)
+
+    def _true_picture(self, step: Step) -> Image.Image:
+        picture = decode(self.models, step.denoised[:1], self.job.low_memory)[0]
+        self.models.work(UNET)
+        return picture
 
     def keep(self, picture: Image.Image, drawn: Drawn) -> Iterator[Event]:
         """Save one picture with its infotext."""

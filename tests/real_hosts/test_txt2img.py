@@ -1,7 +1,7 @@
-"""Our pictures beside the real hosts' own: A1111 through its API on a narrow model, ComfyUI's nodes on an SD1.5 model.
+"""Our pictures beside the real hosts' own, on narrow models: A1111 through its API, ComfyUI through its nodes.
 
-A1111: A1111_DIR, A1111_PYTHON. ComfyUI: COMFYUI_DIR, COMFYUI_PYTHON and SD15_CHECKPOINT, a full-size SD1.5 file (random
-weights will do: tools/random_checkpoint.py). PARITY_TABLE names a file that the figures are appended to.
+A1111: A1111_DIR, A1111_PYTHON. ComfyUI: COMFYUI_DIR, COMFYUI_PYTHON; SD15_CHECKPOINT may name a full-size SD1.5 file
+(tools/random_checkpoint.py makes one). PARITY_TABLE names a file that the figures are appended to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,16 @@ from safetensors.torch import load_file, save_file
 from small_models import write_small_hub, write_small_model
 
 from lora_core import host_names
+from lora_core.architecture import architecture_of
 from lora_core.engine.generate import generate
 from lora_core.events import Finished
+from lora_core.families import reference
 from lora_core.jobs.generate import GenerateJob, Hires, Randomness
 
 pytestmark = [pytest.mark.real_host, pytest.mark.slow]
 
 PROMPT = "masterpiece, (a red cat:1.3) on [a] table, ((bright)) light"
+NARROW = 32
 NEGATIVE = "blurry, (dark:1.2)"
 LONG = ", ".join(f"a thing number {i} of many" for i in range(16))
 
@@ -171,23 +174,38 @@ def comfyui_fields(job: GenerateJob) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def channels(checkpoint: Path) -> int:
+    return architecture_of(checkpoint).unet.block_out_channels[0]
+
+
 def comfyui_recipes() -> list[Recipe]:
     steps = {"steps": 4, "width": 64, "height": 64}
     return [Recipe(r.name, {**steps, **r.values}) for r in recipes() if r.name != "ddim-20-steps"]
 
 
 @pytest.fixture(scope="module")
-def sd15() -> Path:
-    path = os.environ.get("SD15_CHECKPOINT", "")
-    if not Path(path).is_file():
-        pytest.skip("SD15_CHECKPOINT does not name a full-size SD1.5 file")
-    return Path(path)
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SD15_CHECKPOINT, or random weights with a UNet a tenth as wide: ComfyUI fixes the other parts' widths."""
+    if "SD15_CHECKPOINT" in os.environ:
+        return Path(os.environ["SD15_CHECKPOINT"])
+    from random_checkpoint import write_architecture
+
+    released = reference("sd1")
+    unet = replace(released.unet, block_out_channels=tuple(NARROW * m for m in (1, 2, 4, 4)))
+    path = tmp_path_factory.mktemp("narrow") / "narrow.safetensors"
+    write_architecture(replace(released, unet=unet), path, 0, "narrow")
+    return path
 
 
 @pytest.fixture(scope="module")
 def comfyui_pictures(comfyui: Host, sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     folder = tmp_path_factory.mktemp("comfyui_pictures")
-    asked = {"host": str(comfyui.folder), "checkpoint": str(sd15), "out": str(folder / "pictures.safetensors")}
+    asked = {
+        "host": str(comfyui.folder),
+        "checkpoint": str(sd15),
+        "channels": channels(sd15),
+        "out": str(folder / "pictures.safetensors"),
+    }
     asked["recipes"] = {r.name: comfyui_fields(r.job(sd15, folder, "comfyui")) for r in comfyui_recipes()}
     subprocess.run(
         [comfyui.python, str(comfyui.probe.with_name("comfyui_pictures.py")), json.dumps(asked)],

@@ -39,7 +39,9 @@ def main() -> None:
 
     comfy.options.enable_args_parsing()
     import comfy.sd
+    import comfy.supported_models
 
+    comfy.supported_models.SD15.unet_config["model_channels"] = asked["channels"]  # it knows models by their width
     with torch.inference_mode():
         loaded = comfy.sd.load_checkpoint_guess_config(asked["checkpoint"])[:3]
         found = {name: draw(loaded, recipe) for name, recipe in asked["recipes"].items()}
