@@ -155,7 +155,7 @@ def test_what_cannot_be_repeated_is_said(values: str, sentence: str) -> None:
 
 
 def test_tags_that_will_not_run_are_said() -> None:
-    for tag, sentence in (("<hypernet:h:1>", "Hypernetworks"), ("<lora:a:what>", "cannot be read")):
+    for tag, sentence in (("<hypernet:h:1>", "Hypernetworks"), ("<lora:a:what>", "is no number")):
         found = parse("Sampler: Euler", f"cat {tag}")
         assert len(found.unmapped) == 1 and sentence in found.unmapped[0]
 
