@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,6 +18,7 @@ from . import compat
 from .host_api import Choice, Host
 from .widgets import Form
 
+LOGGER = logging.getLogger("lora_loom")
 Data = Mapping[Any, Any]
 Handler = Callable[[Data], Mapping[Any, Any]]
 TABS = ("train", "choose", "library", "merge", "inpaint", "recipes", "doctor")
@@ -28,10 +30,26 @@ class Page:
 
     host: Host
     shared: dict[str, Any] = field(default_factory=dict)
+    forms: list[Form] = field(default_factory=list)
+    lora_lists: list[Any] = field(default_factory=list)
 
     def form(self, job_class: type, name: str) -> Form:
         lists = {"checkpoint": lambda: titles(self.host.checkpoints()), "lora": lambda: titles(self.host.loras())}
-        return Form(job_class, name, lists, self.path_of)
+        self.forms.append(Form(job_class, name, lists, self.path_of))
+        return self.forms[-1]
+
+    def lora_list(self, label: str, **options: Any) -> gr.Dropdown:
+        """A dropdown of the host's LoRAs that is kept up to date."""
+        self.lora_lists.append(gr.Dropdown(titles(self.host.loras()), label=label, **options))
+        return self.lora_lists[-1]
+
+    def fresh_lists(self, data: Any = None) -> dict[Any, Any]:
+        """Every list of models and LoRAs on our pages as the host's folders are now."""
+        self.host.refresh()
+        found = {component: gr.update(choices=titles(self.host.loras())) for component in self.lora_lists}
+        for form in self.forms:
+            found |= form.fresh_lists()
+        return found
 
     def path_of(self, title: str) -> str:
         """The path of a title of the host's lists; what is in none of them is a path already."""
@@ -106,6 +124,9 @@ class Handlers:
                 return {self.said: "", **function(data)}
             except LoomError as error:
                 return {self.said: sentence(error)}
+            except Exception as error:
+                LOGGER.exception("A page of LoRA Loom failed")
+                return {self.said: sentence(f"Unexpected: {type(error).__name__}: {error}. The console tells more.")}
 
         every = list(dict.fromkeys([self.said, *outputs]))
         return compat.on(trigger, run, set(inputs) or {self.said}, every, js)

@@ -45,7 +45,7 @@ class InpaintTab:
                 self.start = gr.Button(
                     "Generate", variant="primary", elem_id=f"{TAB}_generate", elem_classes="loom-big"
                 )
-                self.lora = gr.Dropdown(self.lora_titles(), label="Add a LoRA to the prompt", elem_id=f"{TAB}_lora")
+                self.lora = self.page.lora_list("Add a LoRA to the prompt", elem_id=f"{TAB}_lora")
         self.said = Handlers.make()
         with gr.Row(elem_classes="loom-columns"):
             with gr.Column(scale=6, elem_classes="loom-left"):
@@ -58,9 +58,6 @@ class InpaintTab:
         self.done = Bridge.make("loom_inpaint_pick")
         self.wire()
         page.shared["inpaint"] = self
-
-    def lora_titles(self) -> list[str]:
-        return [choice.title for choice in self.host.loras()]
 
     def mask_options(self) -> None:
         place = self.form.place

@@ -31,9 +31,8 @@ class LoraRows:
         self.rows: list[Any] = []
         for number in range(ROWS):
             with gr.Row(visible=number < SHOWN, elem_classes="loom-row") as row:
-                choices = [choice.title for choice in page.host.loras()]
                 self.names.append(
-                    gr.Dropdown(choices, label=f"LoRA {number + 1}", elem_id=f"lora_loom_{name}_lora_{number}", scale=3)
+                    page.lora_list(f"LoRA {number + 1}", elem_id=f"lora_loom_{name}_lora_{number}", scale=3)
                 )
                 self.strengths.append(gr.Slider(-2, 2, value=1, step=0.05, label="Strength", scale=2))
             self.rows.append(row)

@@ -120,7 +120,6 @@ class TrainTab:
         self.start_said.bind(self.check.click, self.checked, {*form.inputs, self.carried}, [self.plan, *seen])
         self.start_said.bind(self.start.click, self.started, {*form.inputs, self.carried}, [self.plan, self.report])
         self.start_said.bind(self.demo.click, self.demo_filled, form.inputs | wish, [*seen, *planned])
-        self.start_said.bind(self.refresh.click, self.refreshed, (), form.outputs)
         self.start_said.bind(self.file.upload, self.loaded, {self.file}, planned)
         self.start_said.bind(self.reuse.go.click, self.reused, {self.reuse.text}, planned)
 
@@ -212,10 +211,6 @@ class TrainTab:
         job = demo_job()
         return {**self.dataset(job.dataset.folder), **self.filled(job, [])}
 
-    def refreshed(self, data: Data) -> dict[Any, Any]:
-        self.host.refresh()
-        return self.form.fresh_lists()
-
     def loaded(self, data: Data) -> dict[Any, Any]:
         """Settings from a file into the form; what is not understood is said."""
         paths = compat.uploaded(data[self.file])
@@ -248,7 +243,11 @@ def demo_job() -> TrainJob:
     character, *others = made.dataset.subsets
     dataset = replace(made.dataset, folder=character.folder, repeats=character.repeats, subsets=tuple(others))
     saves = replace(
-        made.saves, preview_every_steps=50, preview_prompts=plan.GRID_PROMPTS[:2], preview_cfg=plan.CFG_SCALE
+        made.saves,
+        preview_every_steps=50,
+        preview_prompts=plan.GRID_PROMPTS[:2],
+        preview_cfg=plan.CFG_SCALE,
+        state_every_steps=25,
     )
     captions = replace(made.captions, trigger=plan.NAME)
     return replace(made, dataset=dataset, captions=captions, saves=saves, name="demo_character", seed=1)

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from .host_api import Host
-from .page import Page
+from .page import Bridge, Handlers, Page
 from .tab_choose import ChooseTab
 from .tab_doctor import DoctorTab
 from .tab_inpaint import InpaintTab
@@ -40,8 +40,18 @@ def build(host: Host) -> list[tuple[gr.Blocks, str, str]]:
             for title, build_page in PAGES:
                 with gr.Tab(title, elem_id=f"lora_loom_page_{title.lower()}"):
                     build_page(page)
+        keep_lists_fresh(page)
     keep_out_of_ui_config(blocks)
     return [(blocks, TITLE, ELEM_ID)]
+
+
+def keep_lists_fresh(page: Page) -> None:
+    """The lists of all pages are read again by any Refresh button, and when a job has ended."""
+    handlers, library = Handlers.make(), page.shared["library"]
+    ended = Bridge.make("loom_fresh")
+    for trigger in (ended.go.click, page.shared["train"].refresh.click, library.refresh.click):
+        handlers.bind(trigger, page.fresh_lists, (), page.fresh_lists())
+    handlers.bind(ended.go.click, library.searched, {library.search}, [library.shelf])
 
 
 def keep_out_of_ui_config(blocks: Any) -> None:

@@ -261,6 +261,8 @@
 
         show(s, jobs) {
             this.queue(jobs, s);
+            if (s && this.open === s.id && s.over) tell("loom_fresh", s.id);
+            this.open = s && !s.over ? s.id : "";
             if (!s) {
                 for (const name of Object.keys(this.parts)) if (!["queue", "fault", "head"].includes(name)) this.once(name, "", () => "");
                 this.once("head", "", () => this.place.dataset.empty ? make("p", {cls: "loom-quiet", text: this.place.dataset.empty}) : "");
