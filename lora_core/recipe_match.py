@@ -30,12 +30,18 @@ class Files:
     notes: list[str] = field(default_factory=list)
 
     def named(self, name: str, suffixes: Sequence[str] = WEIGHTS) -> list[Path]:
-        """Files of this name, with or without their suffix; a name with folders must fit them too."""
+        """Files of this name, with or without their suffix, those whose folders fit it as well first.
+
+        A1111 writes a model in a folder as folder_model.
+        """
         wanted = PurePosixPath(name.replace("\\", "/").partition(" [")[0])
         stem = wanted.name if wanted.suffix.lower() not in suffixes else wanted.stem
         found = [p for p in self.paths if p.suffix.lower() in suffixes and p.stem == stem]
         exact = [p for p in found if p.as_posix().endswith("/" + wanted.as_posix())]
-        return [*exact, *(p for p in found if p not in exact)]
+        inner = [
+            p for p in self.paths if p.suffix.lower() in suffixes and "_" in stem and _joined(p).endswith(f"_{stem}")
+        ]
+        return list(dict.fromkeys([*exact, *found, *inner]))
 
     def base(self, name: str, digest: str, what: str = "model") -> Path | None:
         """The checkpoint (or VAE) of this name whose hash fits, else any whose hash fits, else the named one."""
@@ -163,6 +169,10 @@ def _holds(path: Path, what: str) -> bool:
     lora = any("lora" in name or name.endswith(".alpha") for name in names)
     unet = any(name.startswith(_UNET) for name in names)
     return {"LoRA": lora, "model": unet and not lora, "VAE": bool(names) and not lora and not unet}[what]
+
+
+def _joined(path: Path) -> str:
+    return "_".join(path.with_suffix("").parts)
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -131,6 +131,13 @@ def test_other_hashes_and_aliases(tmp_path: Path) -> None:
     assert match_files(recipe_of(picture(tmp_path / "q.png", parameters=text)), [tmp_path]).job.base == str(old)
 
 
+def test_a_model_in_a_folder_is_found_by_a1111s_name_for_it(tmp_path: Path) -> None:
+    base = base_file(tmp_path / "sdxl" / "good.safetensors", 1.0)
+    job = replace(JOB, base="sdxl_good", prompt="a cat")
+    found = match_files(recipe_of(written(tmp_path, job, Drawn(1))), [tmp_path])
+    assert found.job.base == str(base) and found.unmapped == ()
+
+
 def test_comfyuis_names_become_files(tmp_path: Path) -> None:
     right = lora_file(tmp_path / "loras" / "sub" / "two.safetensors", 1.0)
     lora_file(tmp_path / "loras" / "a" / "two.safetensors", 2.0)
