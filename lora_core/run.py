@@ -44,7 +44,7 @@ RUNNERS: dict[str, Runner] = {
     "metadata": Runner(MetadataJob, "lora_core.metadata_edit:edit_metadata"),
 }
 
-NEED_ROOM = ("train", "demo")  # kept models of earlier jobs make room for these
+NEED_ROOM = ("train", "choose", "demo")  # kept models of earlier jobs make room for these
 ENGINE_PACKAGES = ("diffusers", "transformers", "tokenizers", "peft", "accelerate", "safetensors", "huggingface_hub")
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _WINDOWS_DISK_FULL = (39, 112)
