@@ -43,13 +43,25 @@ def state_step(folder: Path) -> int:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX signal")
-def test_killed_twice_and_resumed_gives_equal_bytes(tmp_path, pictures):
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"algorithm": "dora", "ema": 0.9},
+        pytest.param({"algorithm": "lokr", "optimizer": "prodigy", "learning-rate": 1}, marks=pytest.mark.slow),
+        pytest.param({"optimizer": "adamwschedulefree"}, marks=pytest.mark.slow),
+    ],
+    ids=["dora, ema", "lokr, prodigy", "schedule-free"],
+)
+def test_killed_twice_and_resumed_gives_equal_bytes(tmp_path, pictures, values):
+    packages = {"prodigy": "prodigyopt", "adamwschedulefree": "schedulefree"}
+    if values.get("optimizer") in packages:
+        pytest.importorskip(packages[values["optimizer"]])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(pictures, whole), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command(pictures, whole, **values), cwd=ROOT, check=True, capture_output=True)
     chance = random.Random()
     for least in (1, 12):
         process = subprocess.Popen(
-            command(pictures, parts), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command(pictures, parts, **values), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         target = least + chance.randrange(8)
         while state_step(parts) < target and process.poll() is None:
@@ -58,5 +70,5 @@ def test_killed_twice_and_resumed_gives_equal_bytes(tmp_path, pictures):
         process.wait()
         assert 0 < state_step(parts) < 40, "the training ended before it could be killed"
         assert not list(parts.glob("*.safetensors")), "a killed training must not leave a half-written LoRA"
-    subprocess.run(command(pictures, parts), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command(pictures, parts, **values), cwd=ROOT, check=True, capture_output=True)
     assert data_hash(parts / "killed.safetensors") == data_hash(whole / "killed.safetensors")

@@ -20,6 +20,7 @@ VALUES: dict[str, dict[str, object]] = {
 }
 NOT_IN_COMFYUI = {"ia3"}
 SCALE = 0.02
+LARGEST = 2_000_000
 
 
 def base_weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -54,8 +55,9 @@ def write_network(folder: Path, family: str, name: str) -> LoraFile:
         layer.weight.data = weights[canonical]
         branch = branch_layer(layer, key.path, sizes[canonical], job.network)
         branch.begin_pissa(draw) if job.network.initialisation == "pissa" else branch.begin(draw)
-        for part in branch.trained().values():
-            part.data += 0.02 * torch.randn(part.shape, generator=draw)
+        for part, parameter in branch.trained().items():
+            noise = torch.randn(parameter.shape, generator=draw)
+            parameter.data += 0.2 * noise * parameter.data if part == "dora_scale" else 0.02 * noise
         branches[canonical] = branch
     path = folder / f"{family}-{name}.safetensors"
     write_kohya_tensors(path, file_tensors(Network(branches), keys.values()), torch.float32, {})
@@ -66,10 +68,12 @@ def write_network(folder: Path, family: str, name: str) -> LoraFile:
 
 
 def sampled(sizes, keys) -> list[str]:
-    """One module of every shape and kind; A1111 takes the four of an OpenCLIP attention together."""
+    """One module of every shape but the largest ones."""
     seen: dict[tuple, str] = {}
     for name in sizes:
-        seen.setdefault((name.split(".", 1)[0], keys[name].shape, name.rsplit(".", 1)[-1]), name)
+        if keys[name].shape[0] * keys[name].shape[1] > LARGEST:
+            continue
+        seen.setdefault((name.split(".", 1)[0], keys[name].shape), name)
     return list(seen.values())
 
 
@@ -92,4 +96,25 @@ def test_every_key_is_matched_and_every_weight_is_ours(
         assert answer["unmatched"] == [], name
         assert answer["log"] == [], name
         assert answer["modules"] == files[name].modules == answer["compared"], name
-        assert answer["largest_error"] < 1e-5, name
+    assert {name: a["largest_error"] for name, a in answers.items() if a["largest_error"] >= 1e-5} == {}
+
+
+@pytest.mark.parametrize(
+    ("family", "widths"), [("sd1", {"emb_params": 768}), ("sdxl", {"clip_l": 768, "clip_g": 1280})]
+)
+def test_a1111_finds_the_trained_word_inside_the_lora(
+    a1111_networks: Host, tmp_path: Path, family: str, widths: dict[str, int]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = write_network(tmp_path, family, "lora")
+    rows = {name: torch.ones(3, width) for name, width in widths.items()}
+    tensors = load_file(file.path) | {bundle_name("zwei", name): t for name, t in rows.items()}
+    save_file(tensors, file.path)
+    answer = a1111_networks.load(family, {"word": file})["word"]
+    assert answer["words"] == {"zwei": [3, 768] if family == "sd1" else ["clip_g", "clip_l"]}
+    assert answer["unmatched"] == [] and answer["largest_error"] < 1e-5
+
+
+def bundle_name(word: str, part: str) -> str:
+    return f"bundle_emb.{word}.{'string_to_param.*' if part == 'emb_params' else part}"

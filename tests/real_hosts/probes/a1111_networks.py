@@ -25,8 +25,12 @@ def load(path: str, log: plain.Debug) -> dict[str, object]:
             errors[name] = error(updown, wanted)
     return {
         "log": list(log.lines),
+        "words": {
+            name: list(one.vec.shape) if hasattr(one.vec, "shape") else sorted(one.vec)
+            for name, one in loaded.bundle_embeddings.items()
+        },
         "modules": len(loaded.modules),
-        "unmatched": sorted(set(LoraTensors(path).names) - set(placed)),
+        "unmatched": sorted(set(LoraTensors(path).names) - set(placed) - {"bundle_emb"}),
         "compared": len(errors),
         "largest_error": max(errors.values()),
     }
