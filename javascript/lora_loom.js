@@ -226,7 +226,7 @@
         }
 
         async beat() {
-            if (this.busy) return;
+            if (this.busy || Date.now() < this.quietUntil) return;
             this.busy = true;
             try {
                 const {jobs} = await ask("jobs");
@@ -242,6 +242,8 @@
                 this.told("");
             } catch (error) {
                 this.told(error.message);
+                // Nobody answers: A1111 may be starting, and a request in the middle of that can end it.
+                if (error instanceof TypeError) this.quietUntil = Date.now() + 15000;
             } finally {
                 this.busy = false;
             }
