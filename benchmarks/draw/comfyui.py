@@ -18,9 +18,11 @@ def main() -> None:
 
     comfy.options.enable_args_parsing()
     import comfy.sd
+    import comfy.supported_models
     import nodes
     import torch
 
+    comfy.supported_models.SD15.unet_config["model_channels"] = want["channels"]  # it knows models by their width
     with torch.inference_mode():
         model, clip, vae = comfy.sd.load_checkpoint_guess_config(want["checkpoint"])[:3]
 
