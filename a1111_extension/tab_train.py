@@ -112,7 +112,10 @@ class TrainTab:
             said.bind(trigger, self.looked, form.inputs | wish, [*seen, *planned])
         said.bind(self.files.upload, self.dropped, {*form.inputs, *wish, self.files}, [*seen, *planned, self.files])
         said.bind(
-            self.save_captions.go.click, self.captions_saved, {form.components["folder"], self.save_captions.text}, seen
+            self.save_captions.go.click,
+            self.captions_saved,
+            {*form.inputs, self.carried, self.save_captions.text},
+            seen,
         )
         said.bind(self.turn.go.click, self.turned, {form.components["folder"], self.turn.text}, [self.cards])
         for trigger in (self.goal.input, self.effort.input, self.low.input, form.components["base"].input):
@@ -127,16 +130,19 @@ class TrainTab:
 
     def looked(self, data: Data) -> dict[Any, Any]:
         """The report, the cards, and the plan for this many pictures."""
-        return {**self.dataset(self.folder(data)), **self.wished(data)}
+        folder, values = self.folder(data), goals.settings_for(self.wish(data))
+        told = self.dataset(folder, replace_by_name(TrainJob(), values))
+        return {**told, **self.form.shown(values), self.plan: listed(goals.explained(values), "loom-plan")}
 
-    def dataset(self, folder: str, page: int = 0) -> dict[Any, Any]:
+    def dataset(self, folder: str, job: TrainJob | None = None) -> dict[Any, Any]:
+        """The report on a folder at the sizes of the job, and a card for each picture."""
         from lora_core.engine.dataset import open_dataset
 
-        report = open_dataset(replace_by_name(TrainJob(), {"folder": folder})).report
+        report = open_dataset(replace_by_name(job or TrainJob(), {"folder": folder})).report
         rows = caption_rows(folder)
         return {
             self.report: cards.report_html(report),
-            self.cards: cards.cards_html(rows, page, "loom_captions", "loom_turn"),
+            self.cards: cards.cards_html(rows, 0, "loom_captions", "loom_turn"),
             self.fold: gr.update(label=f"Captions ({report.captioned} / {report.pictures})"),
         }
 
@@ -156,7 +162,7 @@ class TrainTab:
     def captions_saved(self, data: Data) -> dict[Any, Any]:
         folder = self.folder(data)
         written = write_captions(folder, json.loads(data[self.save_captions.text] or "{}"))
-        return {**self.dataset(folder), self.said.said: good(f"{len(written)} captions saved.")}
+        return {**self.dataset(folder, self.job(data)), self.said.said: good(f"{len(written)} captions saved.")}
 
     def turned(self, data: Data) -> dict[Any, Any]:
         rows = caption_rows(self.folder(data))
@@ -164,15 +170,19 @@ class TrainTab:
 
     def wished(self, data: Data) -> dict[Any, Any]:
         """The settings that goal, effort, base and memory ask for, shown in the form, and explained."""
+        values = goals.settings_for(self.wish(data))
+        return {**self.form.shown(values), self.plan: listed(goals.explained(values), "loom-plan")}
+
+    def wish(self, data: Data) -> goals.Wish:
+        """What the page asks for, with the base's family and the number of pictures."""
         found = self.form.values(data)
         family, pictures = "sd1", 0
         if found["base"]:
             family = str(checkpoint_facts(found["base"])["family"])
         if found["folder"]:
             pictures = len(caption_rows(found["folder"]))
-        wish = goals.Wish(data[self.goal].lower(), data[self.effort].lower(), family, pictures, bool(data[self.low]))
-        values = goals.settings_for(wish)
-        return {**self.form.shown(values), self.plan: listed(goals.explained(values), "loom-plan")}
+        low = bool(data[self.low])
+        return goals.Wish(data[self.goal].lower(), data[self.effort].lower(), family, pictures, low)
 
     def job(self, data: Data) -> TrainJob:
         """The job as the page has it, on top of the settings that were loaded; folders are the host's."""
@@ -209,7 +219,7 @@ class TrainTab:
     def demo_filled(self, data: Data) -> dict[Any, Any]:
         """The shipped character on the shipped base, as `make demo` trains it."""
         job = demo_job()
-        return {**self.dataset(job.dataset.folder), **self.filled(job, [])}
+        return {**self.dataset(job.dataset.folder, job), **self.filled(job, [])}
 
     def loaded(self, data: Data) -> dict[Any, Any]:
         """Settings from a file into the form; what is not understood is said."""
