@@ -57,7 +57,7 @@ def write_network(folder: Path, family: str, name: str) -> LoraFile:
         branch.begin_pissa(draw) if job.network.initialisation == "pissa" else branch.begin(draw)
         for part, parameter in branch.trained().items():
             noise = torch.randn(parameter.shape, generator=draw)
-            parameter.data += 0.2 * noise * parameter.data if part == "dora_scale" else 0.02 * noise
+            parameter.data += 0.2 * noise * parameter.data if part == "dora_scale" else 0.06 * noise
         branches[canonical] = branch
     path = folder / f"{family}-{name}.safetensors"
     write_kohya_tensors(path, file_tensors(Network(branches), keys.values()), torch.float32, {})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import a1111_load as plain
 from common import LoraTensors, report, request
-from networks import base_weight, error, expected
+from known_weights import base_weight, error, expected
 
 
 def load(path: str, log: plain.Debug) -> dict[str, object]:

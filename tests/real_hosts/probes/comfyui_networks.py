@@ -7,7 +7,7 @@ import os
 
 import comfyui_load as plain
 from common import LoraTensors, report, request
-from networks import base_weight, error, expected
+from known_weights import base_weight, error, expected
 
 
 def load(path: str, model: object, clip: object, warnings: plain.Warnings) -> dict[str, object]:
