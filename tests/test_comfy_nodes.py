@@ -109,6 +109,16 @@ def test_every_node_has_a_help_page_and_words(loom):
             assert words[language][id]["display_name"] != words["en"][id]["display_name"], f"{id} in {language}"
 
 
+def test_the_example_workflows_fit_the_nodes(monkeypatch):
+    """The page stores widgets by their place: after a new setting, run tools/comfyui_workflows.py and _texts.py."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import comfyui_workflows
+
+    for path, text in comfyui_workflows.files().items():
+        assert path.read_text("utf-8") == text, f"run tools/comfyui_workflows.py: {path.name} is out of date"
+        assert path.with_suffix(".jpg").exists()
+
+
 def test_every_declared_setting_has_a_widget_somewhere(loom):
     shown = {i: {p.id for p in n.define_schema().inputs} for i, n in loom.nodes.items()}
     of_training = set().union(

@@ -1,18 +1,19 @@
 """Writes example_workflows/*.json: graphs said in a few lines, laid out for ComfyUI's page.
 
-    python tools/comfyui_workflows.py http://127.0.0.1:8188
+    python tools/comfyui_workflows.py
 
-asks a running ComfyUI (with LoRA Loom in it) for the inputs of every node, so that the files fit what it expects.
+The inputs of our nodes are those that they declare; ComfyUI's own few nodes are in a table here. To be run again when a
+setting was added: the page stores values of widgets by their place.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from comfyui_texts import nodes as declared
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -213,9 +214,40 @@ def graphs() -> dict[str, Graph]:
     }
 
 
-def asked(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url.rstrip('/')}/object_info") as answer:
-        return json.load(answer)
+NATIVE: dict[str, Any] = {
+    "PreviewImage": {"input": {"required": {"images": ["IMAGE"]}}, "output": [], "output_name": []},
+    "SolidMask": {
+        "input": {"required": {"value": ["FLOAT", {}], "width": ["INT", {}], "height": ["INT", {}]}},
+        "output": ["MASK"],
+        "output_name": ["MASK"],
+    },
+    "MaskComposite": {
+        "input": {
+            "required": {
+                "destination": ["MASK"],
+                "source": ["MASK"],
+                "x": ["INT", {}],
+                "y": ["INT", {}],
+                "operation": ["COMBO", {"options": ["multiply", "add"]}],
+            }
+        },
+        "output": ["MASK"],
+        "output_name": ["MASK"],
+    },
+}  # fmt: skip
+
+
+def infos_of_nodes() -> dict[str, Any]:
+    """What ComfyUI's /object_info says of the nodes that the graphs use."""
+    found = dict(NATIVE)
+    for made, ports in declared():
+        inputs: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
+        for port in ports:
+            told = {**port.options, "display_name": port.label or port.name}
+            inputs["optional" if port.optional else "required"][port.name] = [port.type, told]
+        names = [out.label for out in made.outputs]
+        found[made.id] = {"input": inputs, "output": [out.type for out in made.outputs], "output_name": names}
+    return found
 
 
 def inputs_of(info: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -295,12 +327,17 @@ def note(number: int, text: str, at: tuple[int, int], size: tuple[int, int]) -> 
     }  # fmt: skip
 
 
-def main(url: str) -> None:
-    infos = asked(url)
+def files() -> dict[Path, str]:
+    """Every workflow with its text."""
+    infos = infos_of_nodes()
+    return {FOLDER / f"{n}.json": json.dumps(workflow(g, infos), indent=1) + "\n" for n, g in graphs().items()}
+
+
+def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name, graph in graphs().items():
-        (FOLDER / f"{name}.json").write_text(json.dumps(workflow(graph, infos), indent=1) + "\n", "utf-8")
+    for path, text in files().items():
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8188")
+    main()
