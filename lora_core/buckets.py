@@ -18,15 +18,18 @@ MAX_RESIZED_PIXELS = 178_956_970
 
 @dataclass(frozen=True)
 class Fit:
-    """How a picture of `original` size becomes one of `bucket` size: resize to `resized`, then cut out the centre."""
+    """How a picture of `original` size becomes one of `bucket` size: resize to `resized` with `filter`, then cut out
+    what begins at `offset` (None: the centre)."""
 
     original: Size
     resized: Size
     bucket: Size
+    offset: Size | None = None
+    filter: str = "auto"
 
     def crop(self, flip: bool = False) -> tuple[int, int]:
         """(left, top): pixels of the resized picture that lie left of and above the part that is kept (SDXL, 2.2)."""
-        left, top = ((r - b) // 2 for r, b in zip(self.resized, self.bucket))
+        left, top = self.offset or ((r - b) // 2 for r, b in zip(self.resized, self.bucket))
         if flip:
             left = self.resized[0] - self.bucket[0] - left
         return left, top

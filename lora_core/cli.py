@@ -43,6 +43,7 @@ VERBS = {
     "metadata": "show or edit what a LoRA says about itself",
     "inspect": "say what is in a LoRA or a checkpoint",
     "like": "say how a LoRA was trained, as settings for training",
+    "caption": "caption pictures by a program or tagging model of yours",
     "export": "write a training job as files of kohya's sd-scripts",
     "recipe": "say how a picture of A1111 or ComfyUI was made, and make it again",
     "doctor": "say what works here and what to do about the rest",
@@ -50,6 +51,7 @@ VERBS = {
 ENTRY_POINTS = {
     "inspect": "lora_core.cli_inspect:main",
     "like": "lora_core.cli_like:main",
+    "caption": "lora_core.cli_caption:main",
     "export": "lora_core.cli_export:main",
     "recipe": "lora_core.cli_recipe:main",
     "doctor": "lora_core.doctor:main",

@@ -64,7 +64,7 @@ def written(path: Path, text: str) -> None:
 
 
 def on_disk(subsets: list[Subset]) -> list[Subset]:
-    """Every folder with pictures as one subset: sd-scripts looks into no folder below. Folders that are not here stay."""
+    """Every folder with pictures as a subset: sd-scripts looks into none below. Folders that are not here stay."""
     found: list[Subset] = []
     for subset in subsets:
         try:

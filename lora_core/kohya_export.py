@@ -21,10 +21,12 @@ from lora_core.settings import describe, from_json, leaf_values, replace_by_name
 
 SECTION, KEY = "lora_loom", "loom_settings"
 OF_SUBSETS = ("reg_data_dir", "conditioning_data_dir")
+KOHYA = {"euler": "euler", "euler_ancestral": "euler_a", "heun": "heun", "lms": "lms"}
+KOHYA |= {"dpm2": "dpm_2", "dpm2_ancestral": "dpm_2_a", "dpmpp_2m": "dpmsolver++"}
 QUIET = {"folder", "repeats", "class_pictures", "masks", "work_dir", "cache_dir", "resume", "threads", "device"}
 QUIET |= {"name", "caption_prefix"}
 SENTENCES = {
-    "trigger": "sd-scripts has no trigger word: it stands in caption_prefix, also before captions that hold it already.",
+    "trigger": "sd-scripts has no trigger word: it stands in caption_prefix, also where a caption holds it already.",
     "caption_extension": "sd-scripts reads one kind of caption file: .txt is named.",
     "text_encoder_lr": "It is written as the number that it means.",
     "text_encoder_2_lr": "It is written as the number that it means.",
@@ -98,7 +100,8 @@ def pictures(job: TrainJob) -> dict[str, Any]:
         "resolution": f"{d.width},{d.height}",
         "bucket_reso_steps": d.bucket_step if d.bucket_step != 64 else None,
         "masked_loss": bool(masks),
-        "cache_latents": True,
+        "resize_interpolation": None if d.resize_filter == "auto" else d.resize_filter,
+        "cache_latents": not (d.color_shift or d.random_crop),
         "sdpa": True,
     }
 
@@ -128,6 +131,8 @@ def files(job: TrainJob) -> dict[str, Any]:
         "save_precision": {"fp32": "float"}.get(s.save_precision, s.save_precision),
         "save_model_as": "safetensors",
         "no_metadata": s.metadata == "minimal",
+        "save_last_n_epochs": s.keep_last or None,
+        "sample_sampler": KOHYA.get(s.preview_sampler),
     }
 
 
@@ -135,7 +140,7 @@ def dataset_config(job: TrainJob, subsets: Sequence[Subset]) -> dict[str, Any]:
     """[[datasets]] with [[datasets.subsets]]: one dataset for each size and batch size."""
     datasets: dict[tuple[Any, ...], dict[str, Any]] = {}
     for subset in subsets:
-        size = (subset.width or job.dataset.width, subset.height or job.dataset.height)
+        size = (subset.width or job.dataset.width, subset.height or subset.width or job.dataset.height)
         batch = subset.batch_size or job.dataset.batch_size
         found = datasets.setdefault((size, batch), {"resolution": list(size), "batch_size": batch, "subsets": []})
         found["subsets"].append(subset_keys(subset, job))

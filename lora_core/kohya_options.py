@@ -11,11 +11,9 @@ from lora_core.kohya_row import Option, number, other, refuse, rule, same, spare
 LATENTS = "Latents are always cached on disk and checked when they are read."
 LOADER = "Pictures are read from the cache, which needs no worker processes."
 ATTENTION = "Torch's own memory-saving attention is always used."
-AUGMENT = "Not supported yet: the cached latents are used as they are."
-METADATA = "Not written yet; the name, the comment and the training's figures are."
 ONE_DEVICE = "Training runs in one process on one device."
 HUB = "Nothing is sent to or fetched from a hub."
-KEEP_ALL = "No save is deleted by the trainer: every one keeps its own name."
+ONE_STATE = "One state is kept, the newest."
 LOGS = "Progress and losses come as events; the log and the report are in the working folder."
 BASE_READS = "Read from the base's own file."
 STATE = "A resumable state is kept in the working folder anyway, and the same job goes on from it."
@@ -48,15 +46,15 @@ DATASET = (
     same("max_bucket_reso", 1024, "max_bucket", whole),
     rule("bucket_reso_steps", 64, "bucket_step", sentence="At least 8, the size of a latent cell."),
     same("bucket_no_upscale", False, "no_upscale", truth),
-    other("resize_interpolation", None, "One filter is used for all pictures."),
+    rule("resize_interpolation", None, "resize_filter", sentence="area, box: averaging where it shrinks (auto)."),
     spare("cache_latents", False, LATENTS),
     spare("cache_latents_to_disk", False, LATENTS),
     spare("vae_batch_size", 1, LATENTS),
     spare("skip_cache_check", False, LATENTS),
     same("flip_aug", False, "flip", truth),
-    refuse("color_aug", False, AUGMENT),
-    refuse("random_crop", False, AUGMENT),
-    refuse("face_crop_aug_range", None, AUGMENT),
+    same("color_aug", False, "color_shift", truth),
+    same("random_crop", False, "random_crop", truth),
+    same("face_crop_aug_range", None, "face_crop", text),
     same("alpha_mask", False, "alpha_mask", truth),
     rule("masked_loss", False, sentence="Masks count wherever conditioning_data_dir or alpha_mask names them."),
     same("conditioning_data_dir", None, "masks", text),
@@ -200,17 +198,19 @@ SAVING = (
     rule("save_precision", None, "save_precision"),
     same("save_every_n_epochs", None, "save_every_epochs", whole),
     same("save_every_n_steps", None, "save_every_steps", whole),
-    refuse("save_n_epoch_ratio", None, "Not supported yet: use save_every_n_epochs."),
-    *(refuse(f"save_last_n_{unit}{what}", None, KEEP_ALL) for unit in ("epochs", "steps") for what in ("", "_state")),
+    same("save_n_epoch_ratio", None, "save_parts", whole),
+    rule("save_last_n_epochs", None, "keep_last"),
+    rule("save_last_n_steps", None, "keep_last", sentence="The saves that lie so many steps back."),
+    *(other(f"save_last_n_{unit}_state", None, ONE_STATE) for unit in ("epochs", "steps")),
     rule("no_metadata", False, "metadata"),
     same("training_comment", None, "comment", text),
     *(
-        refuse(f"metadata_{what}", None, METADATA)
+        same(f"metadata_{what}", None, what, text)
         for what in ("title", "author", "description", "license", "tags", "usage_hint", "thumbnail", "merged_from")
     ),
-    refuse("metadata_trigger_phrase", None, METADATA),
-    refuse("metadata_preprocessor", None, METADATA),
-    refuse("metadata_is_negative_embedding", None, METADATA),
+    same("metadata_trigger_phrase", None, "trigger_phrase", text),
+    refuse("metadata_preprocessor", None, "It belongs to control nets."),
+    refuse("metadata_is_negative_embedding", None, "It belongs to embeddings."),
     other("save_state", False, STATE),
     other("save_state_on_train_end", False, STATE),
     other("resume", None, f"States of other trainers cannot be read. {STATE}"),
@@ -233,11 +233,13 @@ SAVING = (
 )
 
 WATCHING = (
-    refuse("sample_every_n_epochs", None, "Not supported yet: set sample_every_n_steps."),
+    same("sample_every_n_epochs", None, "preview_every_epochs", whole),
     same("sample_every_n_steps", None, "preview_every_steps", whole),
-    refuse("sample_at_first", False, "Not supported yet: the first preview comes after the first interval."),
-    rule("sample_prompts", None, "preview_prompts", "preview_steps", "preview_cfg", sentence="Prompts, --s and --l."),
-    other("sample_sampler", "ddim", "Previews are drawn with one sampler."),
+    same("sample_at_first", False, "preview_first", truth),
+    rule(
+        "sample_prompts", None, "preview_prompts", sentence="With --n --w --h --d --s --l --ss; 30 steps and CFG 7.5."
+    ),
+    rule("sample_sampler", "ddim", "preview_sampler", sentence="The nearest of ours."),
     *(other(name, None, LOGS) for name in ("logging_dir", "log_with", "log_prefix", "log_tracker_name")),
     *(other(name, None, LOGS) for name in ("log_tracker_config", "wandb_run_name", "wandb_api_key")),
     other("log_config", False, LOGS),
@@ -248,7 +250,7 @@ WATCHING = (
     same("validation_split", 0.0, "validation_split", number),
     refuse("validation_seed", None, "The held-out pictures follow from the seed of the training."),
     same("validate_every_n_steps", None, "validate_every_steps", whole),
-    refuse("validate_every_n_epochs", None, "Not supported yet: set validate_every_n_steps."),
+    same("validate_every_n_epochs", None, "validate_every_epochs", whole),
     refuse("max_validation_steps", None, "All held-out pictures are measured."),
 )
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lora_core.kohya_files import parse_toml
 from lora_core.kohya_network import network, rates
 from lora_core.kohya_optimizer import optimizer, schedule
-from lora_core.kohya_row import Notes, number, text, truth, whole
+from lora_core.kohya_previews import previews, sampler
+from lora_core.kohya_row import Notes, text, truth, whole
 
 PRECISIONS = {"": "fp32", "no": "fp32", "float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
 LATENT_CELL = 8
-PROMPT_FLAG = re.compile(r"\s--([a-z]+)\s+(.*?)(?=\s--[a-z]+\s|$)")
 
 
 def base(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
@@ -43,12 +41,18 @@ def size(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
         step = 64
     if given in (None, ""):
         return {"width": 512, "height": 512, "bucket_step": step}
+    sides = size_of(given, notes)
+    return {"width": sides[0], "height": sides[1], "bucket_step": step} if sides else {}
+
+
+def size_of(given: Any, notes: Notes) -> tuple[int, int] | None:
+    """(width, height) of 512, "512", "512,768" or [512, 768]; a fault and None for anything else."""
     parts = given if isinstance(given, (list, tuple)) else str(given).replace("x", ",").split(",")
     sides = [notes.convert("resolution", str(part).strip(), whole) for part in parts]
     if len(sides) not in (1, 2) or any(side is None for side in sides):
         notes.faults.append(f"resolution must be one size or width,height, not {given!r}.")
-        return {}
-    return {"width": sides[0], "height": sides[-1], "bucket_step": step}
+        return None
+    return sides[0], sides[-1]
 
 
 def captions(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
@@ -103,61 +107,26 @@ def start(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     return {"rank_from_start": bool(notes.convert("dim_from_weights", values["dim_from_weights"], truth))}
 
 
-def previews(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
-    """Prompts for previews from a .txt, .toml or .json file, or from the text itself."""
-    given = values["sample_prompts"]
-    if not given:
-        return {}
-    path = Path(str(given))
-    if path.suffix.lower() not in (".txt", ".toml", ".json"):
-        return read_prompts(str(given).splitlines(), notes)
-    try:
-        content = path.read_text("utf-8-sig", "replace")
-        return read_prompts(prompt_lines(content, path.suffix.lower()), notes)
-    except OSError as error:
-        notes.say("sample_prompts", str(given), f"The file cannot be read ({error.strerror}): no previews are drawn.")
-    except ValueError as error:
-        notes.say("sample_prompts", str(given), f"The file is not understood ({error}): no previews are drawn.")
-    return {}
+FILTERS = {"": "auto", "area": "auto", "box": "auto", "linear": "bilinear", "cubic": "bicubic"}
+FILTERS |= {name: name for name in ("lanczos", "nearest", "bilinear", "bicubic")}
 
 
-def prompt_lines(content: str, kind: str) -> list[str]:
-    """Prompts of a file, flags behind them. Raises ValueError."""
-    if kind == ".txt":
-        return content.splitlines()
-    if kind == ".toml":
-        table = parse_toml(content).get("prompt", {})
-        entries = [{**table, **one} for one in table.get("subset", [{}])]
-    else:
-        entries = json.loads(content)
-    return [
-        entry if isinstance(entry, str) else f"{entry.get('prompt', '')}" + spell_flags(entry)
-        for entry in list(entries)
-    ]
+def resize_filter(value: Any) -> str:
+    """Our name of a filter; one that is not known is as none."""
+    return FILTERS.get(text(value).lower(), "auto")
 
 
-def spell_flags(entry: dict[str, Any]) -> str:
-    names = {"negative_prompt": "n", "width": "w", "height": "h", "sample_steps": "s", "scale": "l", "seed": "d"}
-    return "".join(f" --{short} {entry[name]}" for name, short in names.items() if name in entry)
+def filters(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
+    return {"resize_filter": resize_filter(values["resize_interpolation"])}
 
 
-def read_prompts(lines: list[str], notes: Notes) -> dict[str, Any]:
-    """One prompt a line; --s and --l are followed, other flags are named."""
-    found: dict[str, Any] = {}
-    prompts: list[str] = []
-    for line in lines:
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        flags = dict(PROMPT_FLAG.findall(line))
-        prompts.append(re.split(r"\s--[a-z]+\s", line, maxsplit=1)[0].strip())
-        if "s" in flags:
-            found["preview_steps"] = notes.convert("sample_prompts --s", flags.pop("s"), whole)
-        if "l" in flags:
-            found["preview_cfg"] = notes.convert("sample_prompts --l", flags.pop("l"), number)
-        for flag, value in flags.items():
-            sentence = "Not supported yet: previews have the training's size, fixed seeds and no negative prompt."
-            notes.say(f"sample_prompts --{flag}", value, sentence, "not supported")
-    return {**found, "preview_prompts": prompts}
+def kept_saves(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
+    """How many saves are kept, from a number of saves or of steps."""
+    epochs, steps, every = (
+        notes.convert(name, values[name], whole) or 0
+        for name in ("save_last_n_epochs", "save_last_n_steps", "save_every_n_steps")
+    )
+    return {"keep_last": epochs or (steps // every + 1 if steps and every else 0)}
 
 
 RULES: tuple[Callable[[dict[str, Any], Notes], dict[str, Any]], ...] = (
@@ -172,5 +141,8 @@ RULES: tuple[Callable[[dict[str, Any], Notes], dict[str, Any]], ...] = (
     precision,
     output,
     start,
+    filters,
+    kept_saves,
     previews,
+    sampler,
 )

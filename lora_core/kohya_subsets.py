@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lora_core.jobs.train import Subset, TrainJob
+from lora_core.kohya_previews import CFG, STEPS
+from lora_core.preview_prompt import flags_of
 
 
 def sources(job: TrainJob) -> list[Subset]:
@@ -13,7 +16,11 @@ def sources(job: TrainJob) -> list[Subset]:
     found = [Subset(d.folder, repeats=d.repeats)] if d.folder else []
     found += d.subsets
     found += [Subset(d.class_pictures, class_pictures=True)] if d.class_pictures else []
-    return found
+    return [
+        one
+        for subset in found
+        for one in (subset, *(replace(subset, width=n, height=n) for n in d.more_sizes if subset.width is None))
+    ]
 
 
 def prompt_text(job: TrainJob) -> str:
@@ -22,7 +29,11 @@ def prompt_text(job: TrainJob) -> str:
 
 
 def prompt_lines(job: TrainJob) -> Iterator[str]:
+    """Each prompt with the flags that sd-scripts would not take by itself."""
     s = job.saves
+    common = {"n": s.preview_negative} if s.preview_negative else {}
+    common |= {"s": f"{s.preview_steps}"} if s.preview_steps != STEPS else {}
+    common |= {"l": f"{s.preview_cfg:g}"} if s.preview_cfg != CFG else {}
     for prompt in s.preview_prompts:
-        flags = [f"--s {s.preview_steps}", f"--l {s.preview_cfg:g}"]
-        yield " ".join([prompt, *(flag for flag in flags if f" {flag.split()[0]} " not in f" {prompt} ")])
+        own = flags_of(prompt)
+        yield "".join([prompt, *(f" --{name} {value}" for name, value in common.items() if name not in own)])

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 FIXED = {
     # kohya's options that this program does not have, at the values that mean "not used"
     "ss_caption_dropout_every_n_epochs": 0,
-    "ss_color_aug": False,
-    "ss_face_crop_aug_range": None,
     "ss_fp8_base": False,
     "ss_fp8_base_unet": False,
     "ss_full_fp16": False,
@@ -31,11 +29,9 @@ FIXED = {
     "ss_max_validation_steps": None,
     "ss_num_reg_images": 0,
     "ss_prior_loss_weight": 1.0,
-    "ss_random_crop": False,
     "ss_reg_dataset_dirs": "{}",
-    "ss_resize_interpolation": None,
-    "ss_validate_every_n_epochs": None,
 }
+ABOUT = ("title", "author", "description", "license", "tags", "usage_hint", "trigger_phrase", "merged_from")
 
 
 @dataclass(frozen=True)
@@ -78,6 +74,7 @@ class TrainingFacts:
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flip: bool = False
     cache_latents: bool = True
+    thumbnail: str = ""
 
 
 def training_metadata(job: TrainJob, facts: TrainingFacts, output_name: str = "") -> dict[str, str]:
@@ -115,7 +112,8 @@ def _summary(job: TrainJob, facts: TrainingFacts, title: str) -> Summary:
 
 
 def _modelspec_extras(job: TrainJob, facts: TrainingFacts) -> dict[str, str]:
-    found: dict[str, str] = {}
+    told = {name: getattr(job.saves, name) for name in ABOUT} | {"thumbnail": facts.thumbnail}
+    found = {f"modelspec.{name}": value for name, value in told.items() if value}
     if (job.noise.min_timestep, job.noise.max_timestep) != (0, 1000):
         found["modelspec.timestep_range"] = f"{job.noise.min_timestep},{job.noise.max_timestep}"
     if facts.arch.family != "sdxl" and job.captions.clip_skip > 1:
@@ -204,6 +202,10 @@ def _dataset(job: TrainJob, facts: TrainingFacts) -> dict[str, Any]:
         "ss_max_bucket_reso": d.max_bucket if d.buckets else None,
         "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": facts.mean_ar_error} if d.buckets else None,
         "ss_flip_aug": facts.flip or d.flip,
+        "ss_color_aug": d.color_shift,
+        "ss_random_crop": d.random_crop,
+        "ss_face_crop_aug_range": d.face_crop or None,
+        "ss_resize_interpolation": None if d.resize_filter == "auto" else d.resize_filter,
         "ss_cache_latents": facts.cache_latents,
         "ss_dataset_dirs": {
             last_part(name): {"n_repeats": repeats, "img_count": count}
@@ -212,6 +214,7 @@ def _dataset(job: TrainJob, facts: TrainingFacts) -> dict[str, Any]:
         "ss_validation_split": d.validation_split,
         "ss_validation_seed": None,
         "ss_validate_every_n_steps": job.saves.validate_every_steps or None,
+        "ss_validate_every_n_epochs": job.saves.validate_every_epochs or None,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from lora_core.augment import Tint
 from lora_core.buckets import Fit
 from lora_core.errors import FileError
 
@@ -38,6 +39,7 @@ MAX_FILE_BYTES = 1 << 30
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "HEIF", "JPEG2000", "TGA", "PPM", "ICO")
 _FORMATS += ("QOI", "JXL")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 _SRGB_MARK = "srgb"
 
 
@@ -98,25 +100,40 @@ def decode(data: bytes) -> Pixels:
 
 
 def fitted(pixels: Pixels, fit: Fit) -> Pixels:
-    """The picture resized and centre-cropped to its bucket: area averaging when both sides shrink, else Lanczos."""
+    """The picture resized and cropped to its bucket."""
     left, top = fit.crop()
     width, height = fit.bucket
     window = (slice(top, top + height), slice(left, left + width))
-    rgb = resize(pixels.rgb, fit.resized)[window]
-    alpha = None if pixels.alpha is None else resize(pixels.alpha, fit.resized)[window]
+    rgb = resize(pixels.rgb, fit.resized, fit.filter)[window]
+    alpha = None if pixels.alpha is None else resize(pixels.alpha, fit.resized, fit.filter)[window]
     return Pixels(np.ascontiguousarray(rgb), alpha, pixels.frames)
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [h, w] or [h, w, c] -> uint8 of `size` (width, height), as kohya's trainer chooses the filter."""
+def resize(pixels: np.ndarray, size: tuple[int, int], how: str = "auto") -> np.ndarray:
+    """uint8 [h, w] or [h, w, c] -> uint8 of `size` (width, height). "auto": area averaging when both sides shrink,
+    else Lanczos, as kohya's trainer chooses."""
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return pixels
+    if how in FILTERS:
+        return np.array(Image.fromarray(pixels).resize(size, FILTERS[how]))
     if width >= size[0] and height >= size[1]:
         rows = _area_rows(pixels, size[1])
         both = _area_rows(np.ascontiguousarray(rows.swapaxes(0, 1)), size[0]).swapaxes(0, 1)
         return np.clip(np.rint(both), 0, 255).astype(np.uint8)
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def tinted(rgb: np.ndarray, tint: Tint) -> np.ndarray:
+    """uint8 [h, w, 3] with its hue turned and its gamma changed."""
+    if tint.hue:
+        hsv = np.array(Image.fromarray(rgb).convert("HSV"))
+        hsv[:, :, 0] = (hsv[:, :, 0].astype(np.int16) + round(tint.hue / 180 * 256)) % 256
+        rgb = np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
+    if tint.gamma != 1:
+        table = np.rint((np.arange(256) / 255) ** tint.gamma * 255).astype(np.uint8)
+        rgb = table[rgb]
+    return rgb
 
 
 def _area_rows(pixels: np.ndarray, count: int) -> np.ndarray:

@@ -84,6 +84,9 @@ DONE = [
     ({"bucket_reso_steps": 32}, {"bucket_step": 32}),
     ({"bucket_no_upscale": True}, {"no_upscale": True}),
     ({"flip_aug": True}, {"flip": True}),
+    ({"color_aug": True, "random_crop": True}, {"color_shift": True, "random_crop": True}),
+    ({"face_crop_aug_range": "2.0,4.0"}, {"face_crop": "2.0,4.0"}),
+    ({"resize_interpolation": "cubic"}, {"resize_filter": "bicubic"}),
     ({"caption_extension": ".txt"}, {"caption_extension": ".txt"}),
     ({"caption_extention": ".cap"}, {"caption_extension": ".cap"}),
     ({"shuffle_caption": True}, {"shuffle": True}),
@@ -240,6 +243,23 @@ DONE = [
     ({"no_metadata": True}, {"metadata": "minimal"}),
     ({"training_comment": "hi"}, {"comment": "hi"}),
     ({"sample_every_n_steps": 9}, {"preview_every_steps": 9}),
+    ({"sample_every_n_epochs": 2, "sample_at_first": True}, {"preview_every_epochs": 2, "preview_first": True}),
+    ({"sample_sampler": "k_dpm_2_a"}, {"preview_sampler": "dpm2_ancestral"}),
+    ({"save_n_epoch_ratio": 5}, {"save_parts": 5}),
+    ({"save_last_n_epochs": 3, "save_every_n_epochs": 1}, {"keep_last": 3}),
+    ({"save_last_n_steps": 200, "save_every_n_steps": 100}, {"keep_last": 3}),
+    (
+        {
+            **{"metadata_title": "T", "metadata_author": "A", "metadata_description": "D", "metadata_license": "L"},
+            **{"metadata_tags": "a,b", "metadata_usage_hint": "U", "metadata_thumbnail": "t.png"},
+            **{"metadata_merged_from": "M", "metadata_trigger_phrase": "P"},
+        },
+        {
+            **{"title": "T", "author": "A", "description": "D", "license": "L", "tags": "a,b", "usage_hint": "U"},
+            **{"thumbnail": "t.png", "merged_from": "M", "trigger_phrase": "P"},
+        },
+    ),
+    ({"validate_every_n_epochs": 2}, {"validate_every_epochs": 2}),
     ({"validation_split": 0.1}, {"validation_split": 0.1}),
     ({"validate_every_n_steps": 11}, {"validate_every_steps": 11}),
 ]
@@ -359,14 +379,15 @@ def test_a_toml_config_with_sections_and_a_dataset_beside_it(tmp_path):
     assert (job.base, job.seed, job.network.rank, job.memory.dtype) == ("base.safetensors", 42, 16, "fp16")
     assert (job.dataset.width, job.dataset.height, job.dataset.batch_size) == (512, 768, 3)
     assert job.dataset.buckets and job.dataset.folder == ""
-    faces, ordinary, more = job.dataset.subsets
+    faces, ordinary, large, more = job.dataset.subsets
+    assert (large.folder, large.width, large.height) == (faces.folder, 1024, 1024) and faces.width is None
     assert ordinary.folder == "class" and ordinary.class_pictures and not faces.class_pictures
     assert faces == Subset(
         str(tmp_path / "faces"), 10, "armin person", keep_tokens=2, shuffle=True, caption_extension=".txt"
     )
-    assert more.folder == "more" and more.keep_tokens is None
+    assert more.folder == "more" and more.keep_tokens is None and more.color_shift and more.width == 1024
     text = "\n".join(notes)
-    for words in ("1024", "several resolutions", "color_aug", "custom_attributes", "surprise", "xformers"):
+    for words in ("custom_attributes", "surprise", "xformers"):
         assert words in text
 
 
@@ -375,7 +396,7 @@ def test_a_dataset_config_alone_keeps_our_other_defaults(tmp_path):
     path = tmp_path / "dataset.toml"
     path.write_text(DATASET, "utf-8")
     job, _ = read_kohya(path)
-    assert job.dataset.batch_size == 3 and len(job.dataset.subsets) == 3
+    assert job.dataset.batch_size == 3 and len(job.dataset.subsets) == 4
     assert job.network == TrainJob().network and job.optimization == TrainJob().optimization
 
 
@@ -406,16 +427,23 @@ def test_prompts_of_a_text_file(tmp_path):
     prompts = tmp_path / "p.txt"
     prompts.write_text("# none\n1girl, hat --n bad --w 512 --s 28 --l 6.5\n\na dog\n", "utf-8")
     job, notes = read(tmp_path, {"seed": 1, "sample_prompts": str(prompts)})
-    assert job.saves.preview_prompts == ("1girl, hat", "a dog")
-    assert (job.saves.preview_steps, job.saves.preview_cfg) == (28, 6.5)
-    assert len(notes) == 2 and "--n" in notes[0] and "--w" in notes[1]
+    assert job.saves.preview_prompts == ("1girl, hat --n bad --w 512 --s 28 --l 6.5", "a dog")
+    assert (job.saves.preview_steps, job.saves.preview_cfg) == (30, 7.5)  # as sd-scripts without --s and --l
+    assert notes == []
+
+
+def test_flags_of_prompts_that_are_not_known_are_told(tmp_path):
+    text = "a cat --cn c.png --ss k_euler_a --w 64\na dog --ss none --g 3"
+    job, notes = read(tmp_path, {"seed": 1, "sample_prompts": text})
+    assert job.saves.preview_prompts == ("a cat --ss k_euler_a --w 64", "a dog")
+    assert len(notes) == 3 and all(any(f"--{flag} =" in n for n in notes) for flag in ("cn", "ss", "g"))
 
 
 def test_prompts_of_a_json_file_and_a_file_that_is_not_there(tmp_path):
     prompts = tmp_path / "p.json"
     prompts.write_text(json.dumps([{"prompt": "a cat", "sample_steps": 12}, "a dog"]), "utf-8")
     job, _ = read(tmp_path, {"seed": 1, "sample_prompts": str(prompts)})
-    assert job.saves.preview_prompts == ("a cat", "a dog") and job.saves.preview_steps == 12
+    assert job.saves.preview_prompts == ("a cat --s 12", "a dog")
     _, notes = read(tmp_path, {"seed": 1, "sample_prompts": "gone.txt"})
     assert "gone.txt" in notes[0]
 
@@ -427,7 +455,7 @@ def test_prompts_of_a_toml_file(tmp_path):
         '[prompt]\nscale = 5\n[[prompt.subset]]\nprompt = "x"\n[[prompt.subset]]\nprompt = "y"\n', "utf-8"
     )
     job, _ = read(tmp_path, {"seed": 1, "sample_prompts": str(prompts)})
-    assert job.saves.preview_prompts == ("x", "y") and job.saves.preview_cfg == 5.0
+    assert job.saves.preview_prompts == ("x --l 5", "y --l 5")
 
 
 def test_full_precision_names_set_the_base(tmp_path):
@@ -478,7 +506,7 @@ def test_a_preset_of_the_gui(tmp_path):
         **{"width": 768, "height": 512, "optimizer": "adamw8bit", "weight_decay": 0.05, "beta2": 0.95, "rank": 32},
         **{"alpha": 16.0, "conv_rank": 8, "conv_alpha": 4.0, "epochs": 12, "steps": 0, "warmup": 0.1, "cycles": 1},
         **{"learning_rate": 1e-4, "text_encoder_lr": 5e-5, "seed": 1234, "noise_offset": 0.05, "min_timestep": 0},
-        **{"max_timestep": 1000, "preview_prompts": ("a cat", "a dog")},
+        **{"max_timestep": 1000, "preview_prompts": ("a cat --w 512", "a dog")},
     }
     assert {name: leaf(job, name) for name in expected} == expected
     assert len(notes) == 3, notes

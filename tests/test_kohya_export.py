@@ -78,7 +78,8 @@ SAID = {
     "width": 640, "height": 768, "bucket_step": 32, "block_lr": ",".join(["0.5"] * 12 + ["2"] + ["1"] * 12),
     "base_loras": ("x.safetensors = 0.5",), "start_from": "s.safetensors", "rank_from_start": False,
     "noise_offset": 0.05, "loss": "huber", "save_every_epochs": 2, "comment": 'he said "ü"\n', "max_norm": 1.0,
-    "preview_prompts": ("a cat, hat", "a dog"), "preview_steps": 9, "metadata": "minimal",
+    "preview_prompts": ("a cat, hat", "a dog --d 3"), "preview_steps": 30, "preview_cfg": 7.5, "keep_last": 2,
+    "preview_sampler": "euler_ancestral", "author": "me", "metadata": "minimal",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lora_core.augment import Tint
 from lora_core.engine.dataset_report import shown
 from lora_core.engine.epochs import Batch, Dataset, Picture
 from lora_core.errors import DatasetError, FileError, KeyMismatch, NotFinite
@@ -140,6 +141,8 @@ class LatentCache:
     def key(self, picture: Picture, flip: bool) -> str:
         fit = picture.fit
         parts = (FORMAT, self._vae_hash, picture.content_hash, fit.resized, fit.bucket, fit.crop(), flip)
+        parts += (fit.filter,) if fit.filter != "auto" else ()
+        parts += (picture.tint,) if picture.tint != Tint() else ()
         return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
 
     def _of(self, batch: Batch) -> Dataset:
@@ -187,11 +190,13 @@ def checksum(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _variants(dataset: Dataset) -> Iterator[tuple[Picture, bool]]:
-    for picture in (*dataset.pictures, *dataset.held_out):
+    for picture in dataset.held_out:
         yield picture, False
+    count = dataset.job.dataset.variants
     for picture in dataset.pictures:
-        if picture.subset.flip:
-            yield picture, True
+        for variant in range(1, count + 1) if picture.varies else (0,):
+            varied = picture.varied(variant)
+            yield from ((varied, flip) for flip in ((False, True) if picture.subset.flip else (False,)))
 
 
 def _bytes(tensors: Mapping[str, torch.Tensor]) -> int:

@@ -20,6 +20,7 @@ class Course:
     losses: list[float] = field(default_factory=list)
     held_out: list[tuple[int, float]] = field(default_factory=list)
     saves: list[int] = field(default_factory=list)
+    files: list[tuple[int, list[str]]] = field(default_factory=list)
     skipped: int = 0
     in_a_row: int = 0
     rollbacks: int = 0
@@ -37,15 +38,16 @@ class Course:
         return (time.monotonic() - self.began) / done if done else None
 
     def to_json(self) -> dict[str, Any]:
-        names = ("session", "started_at", "held_out", "saves", "skipped", "in_a_row", "rollbacks")
+        names = ("session", "started_at", "held_out", "saves", "files", "skipped", "in_a_row", "rollbacks")
         return {name: getattr(self, name) for name in names} | {"losses": [repr(x) for x in self.losses]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], step: int) -> Course:
         held_out = [(int(s), float(v)) for s, v in data["held_out"]]
         losses = [float(x) for x in data["losses"]]
+        files = [(int(s), [str(p) for p in paths]) for s, paths in data.get("files", ())]
         rest = {name: data[name] for name in ("session", "started_at", "saves", "skipped", "in_a_row", "rollbacks")}
-        return cls(step=step, began_step=step, losses=losses, held_out=held_out, **rest)
+        return cls(step=step, began_step=step, losses=losses, held_out=held_out, files=files, **rest)
 
 
 def finite(value: float | None) -> float | None:

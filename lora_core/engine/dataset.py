@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lora_core.buckets import BucketRules, Size
 from lora_core.draws import Draws
 from lora_core.engine.dataset_report import CountTokens, Fault, shown
 from lora_core.engine.epochs import Batch, Dataset, Item, Picture
-from lora_core.engine.mask_files import MaskFiles
+from lora_core.engine.mask_files import MaskFiles, checked_mask
 from lora_core.engine.survey import Findings, report_on
 from lora_core.errors import DatasetError, FileError
 from lora_core.folders import Caption, CaptionFiles, Folder, Walk, caption_suffix
@@ -56,14 +57,13 @@ def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: 
     lengths. `known` names a file that remembers which contents decode, so that a later run decodes none of them.
     Raises DatasetError (no folder, no readable picture, no caption of the kind asked for) or ConfigError.
     """
-    rules = bucket_rules(job)
     findings = Findings()
     sources = training_sources(job)
     training = find_files(job, sources, findings)
     kept_out = find_files(job, [Subset(job.dataset.held_out)], findings) if job.dataset.held_out else []
     index = PictureIndex(known)
-    pictures = load_pictures(training, rules, index, findings)
-    held_out = load_pictures(kept_out, rules, index, findings)
+    pictures = load_pictures(training, job, index, findings)
+    held_out = load_pictures(kept_out, job, index, findings)
     index.save()
     if job.dataset.drop_copies:
         pictures = without_copies(pictures, findings)
@@ -77,19 +77,23 @@ def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: 
     return replace(dataset, report=report_on(dataset, captioned, findings, count_tokens))
 
 
-def bucket_rules(job: TrainJob) -> BucketRules:
-    """The bucket settings of a job. Raises ConfigError."""
+def bucket_rules(job: TrainJob, subset: Subset) -> BucketRules:
+    """The bucket settings of a subset. Raises ConfigError."""
     d = job.dataset
-    return BucketRules((d.width, d.height), d.min_bucket, d.max_bucket, d.bucket_step, d.no_upscale, d.buckets)
+    size = (subset.width or d.width, subset.height or subset.width or d.height)
+    return BucketRules(size, d.min_bucket, d.max_bucket, d.bucket_step, d.no_upscale, d.buckets)
 
 
 def training_sources(job: TrainJob) -> list[Subset]:
-    """The folders to train on, each once, with every rule resolved to the subset's own or the job's."""
+    """The folders to train on, each once at each of its sizes."""
     named = [Subset("", repeats=job.dataset.repeats)] if job.dataset.folder else []
-    found: dict[str, Subset] = {}
+    found: dict[tuple[Any, ...], Subset] = {}
     others = [Subset(job.dataset.class_pictures, class_pictures=True)] if job.dataset.class_pictures else []
     for subset in [*named, *job.dataset.subsets, *others]:
-        found.setdefault(os.path.realpath(subset.folder or job.dataset.folder), subset)
+        place = os.path.realpath(subset.folder or job.dataset.folder)
+        found.setdefault((place, subset.width, subset.height), subset)
+        for side in job.dataset.more_sizes if subset.width is None else ():
+            found.setdefault((place, side, side), replace(subset, width=side, height=side))
     return list(found.values())
 
 
@@ -106,6 +110,10 @@ def resolved(job: TrainJob, subset: Subset) -> Subset:
         "tag_dropout": job.captions.tag_dropout,
         "masks": job.dataset.masks,
         "alpha_mask": job.dataset.alpha_mask,
+        "color_shift": job.dataset.color_shift,
+        "random_crop": job.dataset.random_crop,
+        "face_crop": job.dataset.face_crop,
+        "resize_filter": job.dataset.resize_filter,
     }
     return replace(subset, **{name: value for name, value in common.items() if getattr(subset, name) is None})
 
@@ -116,9 +124,10 @@ def find_files(job: TrainJob, sources: Sequence[Subset], findings: Findings) -> 
     apart = [job.dataset.held_out, job.output_dir, job.memory.cache_dir, work]
     apart += [folder for s in sources for folder in (s.folder, s.masks)] + [job.dataset.masks]
     masks = MaskFiles()
-    walk = Walk({os.path.realpath(path) for path in apart if path})
+    walks: dict[tuple[int | None, ...], Walk] = {}
     folders: list[Folder] = []
-    for source in sources:
+    for source in sources:  # a folder counts once at each size
+        walk = walks.setdefault((source.width, source.height), Walk({os.path.realpath(path) for path in apart if path}))
         folders += walk.folders(Path(source.folder or job.dataset.folder), resolved(job, source))
     captions = CaptionFiles(folders, job.captions.separator, job.captions.wildcards)
     several = len(sources) > 1
@@ -130,7 +139,8 @@ def find_files(job: TrainJob, sources: Sequence[Subset], findings: Findings) -> 
             mask = masks.mask(folder.subset.masks or "", path, folder.root)
             files.append(File(path, f"{folder.root.name}/{name}" if several else name, folder.subset, caption, mask))
     require_captions(files, captions)
-    findings.notes += walk.notes + caption_notes(captions) + other_notes(folders)
+    said = dict.fromkeys(note for walk in walks.values() for note in walk.notes)
+    findings.notes += list(said) + caption_notes(captions) + other_notes(folders)
     if masks.missing:
         findings.notes.append(f"Without a mask, so that the whole picture is learned: {shown(masks.missing)}.")
     return files
@@ -205,16 +215,18 @@ class PictureIndex:
             temporary.unlink(missing_ok=True)
 
 
-def load_pictures(files: Sequence[File], rules: BucketRules, index: PictureIndex, findings: Findings) -> list[Picture]:
+def load_pictures(files: Sequence[File], job: TrainJob, index: PictureIndex, findings: Findings) -> list[Picture]:
     """The files that decode and fit a bucket, in order; the others become faults."""
     with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
         looks = list(pool.map(lambda file: index.look(file.path), files))
+    known = {(s.width, s.height): bucket_rules(job, s) for s in [Subset(""), *(file.subset for file in files)]}
     pictures: list[Picture] = []
     for file, look in zip(files, looks):
         try:
             if look.reason:
                 raise FileError(look.reason)
-            fit = rules.fit(look.size)
+            fit = known[file.subset.width, file.subset.height].fit(look.size)
+            fit = replace(fit, filter=file.subset.resize_filter or "auto")
             mask_hash = checked_mask(file.mask, look.size)
         except (FileError, DatasetError) as error:
             findings.faults.append(Fault(file.name, str(error)))
@@ -230,25 +242,12 @@ def load_pictures(files: Sequence[File], rules: BucketRules, index: PictureIndex
     return pictures
 
 
-def checked_mask(path: Path | None, size: Size) -> str:
-    """The hash of a mask's content, "" without one. Raises FileError for one that does not decode or fit."""
-    if path is None:
-        return ""
-    try:
-        data = read_bytes(path)
-        mask = decode(data).size
-    except FileError as error:
-        raise FileError(f"its mask {path.name}: {error}") from error
-    if abs(mask[0] * size[1] - mask[1] * size[0]) > max(*mask, *size):
-        raise FileError(f"its mask {path.name} is {mask[0]} x {mask[1]}, the picture {size[0]} x {size[1]}")
-    return content_hash(data)
-
-
 def without_copies(pictures: list[Picture], findings: Findings) -> list[Picture]:
     """Each content once, as the first of its names."""
-    first: dict[tuple[str, bool], Picture] = {}
+    first: dict[tuple[Any, ...], Picture] = {}
     for picture in pictures:
-        first.setdefault((picture.content_hash, picture.is_class), picture)
+        size = (picture.subset.width, picture.subset.height)
+        first.setdefault((picture.content_hash, picture.is_class, size), picture)
     kept = list(first.values())
     if len(kept) < len(pictures):
         names = shown([p.name for p in pictures if p not in kept])

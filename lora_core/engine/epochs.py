@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from lora_core.augment import Tint, drawn_tint, face_crop, face_of, face_range, random_crop
 from lora_core.buckets import Fit, Size
 from lora_core.captions import CaptionRules, fixed_caption, is_fixed, tags, varied_caption
 from lora_core.draws import Draws
@@ -20,7 +21,7 @@ from lora_core.engine.dataset_report import DatasetReport
 from lora_core.engine.mask_files import cells, read_mask
 from lora_core.errors import FileError
 from lora_core.jobs.train import Subset, TrainJob
-from lora_core.pictures import Pixels, content_hash, decode, fitted, read_bytes
+from lora_core.pictures import Pixels, content_hash, decode, fitted, read_bytes, tinted
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,31 @@ class Picture:
     fit: Fit
     mask: Path | None = None
     mask_hash: str = ""
+    tint: Tint = Tint()
 
     @property
     def is_class(self) -> bool:
         """Whether it only keeps the base as it is (prior preservation)."""
         return self.subset.class_pictures
+
+    @property
+    def varies(self) -> bool:
+        """Whether its uses are not all the same pixels, but for the flip."""
+        s = self.subset
+        moves = self.fit.resized != self.fit.bucket and s.random_crop
+        return bool(s.color_shift or moves or (s.face_crop and face_of(self.path.stem)))
+
+    def varied(self, variant: int) -> Picture:
+        """One of its variants, 0 for itself. They depend on its content alone, so that their latents can be kept."""
+        if not variant:
+            return self
+        draws, fit, s = Draws("variant", self.content_hash, variant), self.fit, self.subset
+        face, sizes = face_of(self.path.stem), face_range(s.face_crop or "")
+        if face and sizes:
+            fit = face_crop(fit, face, sizes, bool(s.random_crop), draws)
+        elif s.random_crop:
+            fit = random_crop(fit, draws)
+        return replace(self, fit=fit, tint=drawn_tint(draws) if s.color_shift else Tint())
 
     def coverage(self, flip: bool) -> np.ndarray | None:
         """The share of each latent cell that is learned, float32 [h/8, w/8]; None for a picture without a mask."""
@@ -59,17 +80,20 @@ class Picture:
         data = read_bytes(self.path)
         if content_hash(data) != self.content_hash:
             raise FileError("it was changed after it had been checked")
-        return fitted(decode(data), self.fit)
+        found = fitted(decode(data), self.fit)
+        return replace(found, rgb=tinted(found.rgb, self.tint))
 
 
 @dataclass(frozen=True)
 class Item:
-    """One use of a picture: its place in `Dataset.pictures` (or `held_out`), mirrored or not, and which repeat."""
+    """One use of a picture: its place in `Dataset.pictures` (or `held_out`), mirrored or not, which repeat and which
+    of its variants."""
 
     picture: int
     flip: bool = False
     repeat: int = 0
     held_out: bool = False
+    variant: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +121,7 @@ class Dataset:
         return picture.fit.bucket
 
     def picture_of(self, item: Item) -> Picture:
-        return (self.held_out if item.held_out else self.pictures)[item.picture]
+        return (self.held_out if item.held_out else self.pictures)[item.picture].varied(item.variant)
 
     def weights(self, batch: Batch) -> list[float] | None:
         """The weight of each picture's loss; None where all are 1."""
@@ -157,15 +181,21 @@ class Dataset:
 def epoch_batches(pictures: Sequence[Picture], job: TrainJob, epoch: int) -> list[Batch]:
     """Shuffle within each bucket, cut into batches (the last of a bucket may be smaller), shuffle the batches."""
     learned = [(i, n) for i, p in enumerate(pictures) if not p.is_class for n in range(p.subset.repeats)]
-    items = [
-        Item(i, pictures[i].subset.flip is True and Draws(job.seed, "flip", epoch, i, n).unit() < 0.5, n)
-        for i, n in [*learned, *class_uses(pictures, len(learned), epoch)]
-    ]
+    items = [_use(pictures[i], job, epoch, i, n) for i, n in [*learned, *class_uses(pictures, len(learned), epoch)]]
     batches: list[Batch] = []
-    for bucket, group in _by_bucket(pictures, items).items():
-        order = Draws(job.seed, "order", epoch, *bucket).shuffled(group)
-        batches += [Batch(bucket, tuple(part)) for part in _parts(order, job.dataset.batch_size)]
+    for size in sorted({pictures[item.picture].subset.batch_size or 0 for item in items}):
+        alike = [item for item in items if (pictures[item.picture].subset.batch_size or 0) == size]
+        for bucket, group in _by_bucket(pictures, alike).items():
+            order = Draws(job.seed, "order", epoch, *bucket).shuffled(group)
+            batches += [Batch(bucket, tuple(part)) for part in _parts(order, size or job.dataset.batch_size)]
     return Draws(job.seed, "batches", epoch).shuffled(batches)
+
+
+def _use(picture: Picture, job: TrainJob, epoch: int, place: int, repeat: int) -> Item:
+    flip = picture.subset.flip is True and Draws(job.seed, "flip", epoch, place, repeat).unit() < 0.5
+    count = job.dataset.variants
+    variant = 1 + Draws(job.seed, "variant", epoch, place, repeat).below(count) if picture.varies else 0
+    return Item(place, flip, repeat, variant=variant)
 
 
 def class_uses(pictures: Sequence[Picture], count: int, epoch: int) -> list[tuple[int, int]]:

@@ -75,3 +75,17 @@ def read_mask(path: Path, size: Size, mark: str, name: str) -> np.ndarray:
         return mask_pixels(data, size)
     except FileError as error:
         raise DatasetError(f"The mask {path.name} of {name}: {error}. Start again.") from error
+
+
+def checked_mask(path: Path | None, size: Size) -> str:
+    """The hash of a mask's content, "" without one. Raises FileError for one that does not decode or fit."""
+    if path is None:
+        return ""
+    try:
+        data = read_bytes(path)
+        mask = decode(data).size
+    except FileError as error:
+        raise FileError(f"its mask {path.name}: {error}") from error
+    if abs(mask[0] * size[1] - mask[1] * size[0]) > max(*mask, *size):
+        raise FileError(f"its mask {path.name} is {mask[0]} x {mask[1]}, the picture {size[0]} x {size[1]}")
+    return content_hash(data)

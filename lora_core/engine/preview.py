@@ -16,6 +16,7 @@ from lora_core.engine.new_words import spelled
 from lora_core.engine.sampling import SampleRequest, sample_pictures
 from lora_core.errors import LoomError
 from lora_core.events import Event, Note, Preview, Stage
+from lora_core.preview_prompt import PreviewPrompt, read_preview
 
 if TYPE_CHECKING:
     from lora_core.engine.setup import Run
@@ -36,27 +37,41 @@ def draw_previews(run: Run, step: int) -> Iterator[Event]:
 @torch.no_grad()
 def pictures(run: Run, step: int) -> Iterator[Event]:
     job = run.job
-    prompts = job.saves.preview_prompts or (job.captions.trigger or job.name,)
+    lines = job.saves.preview_prompts or (job.captions.trigger or job.name,)
     load_encoders = partial(base_loras.load_text_encoders, job, run.architecture, run.dtype, run.device)
     encoders = run.encoders or load_encoders()
     vae = models.load_vae(job.base, torch.float32, run.device, job.vae)
     loaded = models.Models(run.architecture, run.unet, encoders, vae)  # pyright: ignore[reportArgumentType]
-    width, height = job.dataset.width // 64 * 64 or 64, job.dataset.height // 64 * 64 or 64
-    texts = tuple(spelled(p, job.captions.trigger.strip(), job.network.token_vectors) for p in prompts)
-    seeds = tuple(job.seed + i for i in range(len(prompts)))
-    request = SampleRequest(
-        texts, seeds, width=width, height=height, steps=job.saves.preview_steps, cfg=job.saves.preview_cfg,
-        clip_skip=job.captions.clip_skip, batch_size=1, prediction=run.prediction,
-        zero_terminal_snr=bool(run.alphas_bar[-1] == 0),
-    )  # fmt: skip
-    with (
-        as_saved(run),
-        without_dropout((run.unet, *run.encoders)),
-    ):  # and without autocast, under which the VAE would not be fp32
-        drawn = sample_pictures(loaded, request)
     folder = run.folder / "previews"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (picture, prompt) in enumerate(zip(drawn, prompts)):
+    for number, line in enumerate(lines):
+        prompt = read_preview(line)
+        with (
+            as_saved(run),
+            without_dropout((run.unet, *run.encoders)),
+        ):  # and without autocast, under which the VAE would not be fp32
+            (picture,) = sample_pictures(loaded, request_of(run, prompt, number))
         path = folder / f"{job.name}-{step:06d}-{number:02d}.png"
         picture.save(path)
-        yield Preview(step, str(path), prompt)
+        yield Preview(step, str(path), prompt.text)
+
+
+def request_of(run: Run, prompt: PreviewPrompt, number: int) -> SampleRequest:
+    """How preview `number` is drawn: as its line says, else as the job says."""
+    job, s = run.job, run.job.saves
+    word, vectors = job.captions.trigger.strip(), job.network.token_vectors
+    width, height = job.dataset.width // 64 * 64 or 64, job.dataset.height // 64 * 64 or 64
+    return SampleRequest(
+        (spelled(prompt.text, word, vectors),),
+        (job.seed + number if prompt.seed is None else prompt.seed,),
+        negative=spelled(s.preview_negative if prompt.negative is None else prompt.negative, word, vectors),
+        width=prompt.width or width,
+        height=prompt.height or height,
+        steps=prompt.steps or s.preview_steps,
+        cfg=s.preview_cfg if prompt.cfg is None else prompt.cfg,
+        sampler=prompt.sampler or s.preview_sampler,
+        clip_skip=job.captions.clip_skip,
+        batch_size=1,
+        prediction=run.prediction,
+        zero_terminal_snr=bool(run.alphas_bar[-1] == 0),
+    )

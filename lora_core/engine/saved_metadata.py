@@ -17,12 +17,15 @@ from lora_core.engine.network import Size
 from lora_core.engine.new_words import WordBranch
 from lora_core.engine.optimizers import warmup_steps
 from lora_core.jobs.network import Network as NetworkSettings
+from lora_core.jobs.train import TrainJob
 from lora_core.lora_metadata import TrainingFacts, training_metadata
 from lora_core.tensors import file_hashes
+from lora_core.thumbnails import data_uri
 
 if TYPE_CHECKING:
     from lora_core.engine.setup import Run
 
+COVER_SIDE = 256
 PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -61,9 +64,15 @@ def training_facts(run: Run, course: Course) -> TrainingFacts:
         base_sha256=base_sha256,
         vae_hash=vae_hash,
         vae_sha256=vae_sha256,
+        thumbnail=cover(job),
         **picture_facts(run),
         **size_facts(run),
     )
+
+
+def cover(job: TrainJob) -> str:
+    """The thumbnail as text for the file's header, "" without one. Raises FileError."""
+    return data_uri(job.saves.thumbnail, COVER_SIDE) if job.saves.thumbnail else ""
 
 
 def size_facts(run: Run) -> dict[str, Any]:

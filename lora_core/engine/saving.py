@@ -44,9 +44,25 @@ def save_lora(run: Run, course: Course, name: str) -> Saved:
     metadata = lora_metadata(run, course, path.stem)
     embedding = save_embedding(run, course, rows, metadata) if words else None
     if not tensors and embedding is not None:
+        course.files.append((course.step, [str(embedding)]))
         return Saved(str(embedding), "embedding", course.step)
     write_kohya_tensors(path, tensors | bundle, DTYPES[run.job.saves.save_precision], metadata)
+    course.files.append((course.step, [str(path), *([str(embedding)] if embedding else [])]))
     return Saved(str(path), "lora", course.step)
+
+
+def drop_old(run: Run, course: Course) -> list[str]:
+    """Delete the oldest saves of this run, so that `keep_last` remain; their names. Files of other runs stay."""
+    keep, names = run.job.saves.keep_last, list[str]()
+    steps = list(dict.fromkeys(step for step, _ in course.files))
+    old = set(steps[:-keep]) if keep else set()
+    for path in [Path(p) for step, paths in course.files if step in old for p in paths]:
+        if path.exists() and session_of(path) in ("", str(course.session)):
+            path.unlink()
+            names.append(path.name)
+    course.files = [entry for entry in course.files if entry[0] not in old]
+    course.saves = [step for step in course.saves if step not in old]
+    return names
 
 
 def save_embedding(run: Run, course: Course, rows: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:

@@ -31,6 +31,7 @@ from lora_core.engine.optimizers import build_optimizer
 from lora_core.engine.prompt import time_ids
 from lora_core.engine.rates import parameter_groups, rates
 from lora_core.engine.restore import restored
+from lora_core.engine.saved_metadata import cover
 from lora_core.engine.schedule import alphas_cumprod
 from lora_core.engine.start import Start, fill, read_start, start_sizes
 from lora_core.engine.targets import module_sizes
@@ -94,6 +95,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     device = pick_device(job.memory.device)
     dtype = checked_dtype(job, device)
     require_writable((Path(job.output_dir), work_folder(job), cache_folder(job)))
+    cover(job)  # a picture that cannot be read is said now, not at the first save
     sweep(Path(job.output_dir), job.name)
     sweep(work_folder(job), "state")
     if job.memory.threads:

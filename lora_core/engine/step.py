@@ -11,7 +11,7 @@ from lora_core.engine.conditioning import unet_arguments
 from lora_core.engine.crew import ALONE, Crew
 from lora_core.engine.device import autocast
 from lora_core.engine.dropping import base_alone
-from lora_core.engine.epochs import Batch
+from lora_core.engine.epochs import Batch, Item
 from lora_core.engine.loss import training_loss
 from lora_core.engine.noise import Noised, diffuse, draw_noise, draw_timesteps, perturbed
 from lora_core.engine.randomness import mix
@@ -74,7 +74,7 @@ def batch_loss(run: Run, batch: Batch, epoch: int, step: int, micro: int, rows: 
         arguments = unet_arguments(text, run.time_ids(part), run.device)
         inputs = run.to_input(noised.latents), noised.timesteps.to(run.device)
         output = run.unet(*inputs, return_dict=False, **arguments)[0]
-        if run.job.dataset.class_target == "base" and any(run.dataset.picture_of(i).is_class for i in part.items):
+        if any(taught_by_base(run, item) for item in part.items):
             noised = prior_target(run, part, noised, captions, inputs)
     weights = run.dataset.weights(part)
     loss = training_loss(
@@ -95,12 +95,18 @@ def tag_warmth(job: TrainJob, step: int, total: int) -> float:
     return min(1.0, step / steps) if steps else 1.0
 
 
+def taught_by_base(run: Run, item: Item) -> bool:
+    """Whether the target of a picture is what the base makes of it."""
+    picture = run.dataset.picture_of(item)
+    return picture.subset.keeps_base or (picture.is_class and run.job.dataset.class_target == "base")
+
+
 def prior_target(
     run: Run, batch: Batch, noised: Noised, captions: list[str], inputs: tuple[torch.Tensor, torch.Tensor]
 ) -> Noised:
-    """The target of class pictures becomes what the base alone predicts for them."""
+    """The target of some pictures becomes what the base alone predicts for them."""
     with torch.no_grad(), base_alone((run.unet, *run.encoders)):
         arguments = unet_arguments(run.encode(captions), run.time_ids(batch), run.device)
         base = run.unet(*inputs, return_dict=False, **arguments)[0].float().to(noised.target.device)
-    rows = torch.tensor([run.dataset.picture_of(item).is_class for item in batch.items])
+    rows = torch.tensor([taught_by_base(run, item) for item in batch.items])
     return replace(noised, target=torch.where(rows[:, None, None, None], base, noised.target))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lora_core.captions import fixed_caption
@@ -60,8 +60,14 @@ def report_on(
         longest=longest,
         previews=previews(dataset, limit, count_tokens),
         notes=tuple(findings.notes),
-        advice=advice(dataset, findings.traits, longest),
+        advice=advice(once(dataset), findings.traits, longest),
     )
+
+
+def once(dataset: Dataset) -> Dataset:
+    """The dataset with each file once, however many sizes it is trained at."""
+    pictures = {picture.path: picture for picture in reversed(dataset.pictures)}
+    return replace(dataset, pictures=tuple(p for p in dataset.pictures if pictures[p.path] is p))
 
 
 def duplicates(pictures: Sequence[Picture]) -> tuple[tuple[str, ...], ...]:
@@ -69,7 +75,7 @@ def duplicates(pictures: Sequence[Picture]) -> tuple[tuple[str, ...], ...]:
     groups: dict[str, list[str]] = {}
     for picture in pictures:
         groups.setdefault(picture.content_hash, []).append(picture.name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+    return tuple(tuple(dict.fromkeys(names)) for names in groups.values() if len(set(names)) > 1)
 
 
 def subset_counts(pictures: Sequence[Picture]) -> tuple[SubsetCount, ...]:

@@ -121,7 +121,9 @@ def after_step(run: Run, course: Course, commands: Commands, loss: float | None)
     job, step = run.job, course.step
     last = step == run.total_steps
     held_out = None
-    if run.held_out and (due(step, job.saves.validate_every_steps) or step == 0 or last):
+    epoch = run.steps_per_epoch
+    measured = due(step, job.saves.validate_every_steps) or due(step, job.saves.validate_every_epochs * epoch)
+    if run.held_out and (measured or step == 0 or last):
         held_out = held_out_loss(run)
         course.held_out.append((step, held_out))
     if loss is not None or held_out is not None:
@@ -129,7 +131,8 @@ def after_step(run: Run, course: Course, commands: Commands, loss: float | None)
         yield Loss(step, finite(loss), finite(course.average), rate, finite(held_out))
     per_step = course.seconds_per_step()
     yield Progress(step, run.total_steps, None if per_step is None else per_step * (run.total_steps - step))
-    if commands.take("sample") or (due(step, job.saves.preview_every_steps) and step > 0):
+    drawn = due(step, job.saves.preview_every_steps) or due(step, job.saves.preview_every_epochs * epoch)
+    if commands.take("sample") or (drawn and step > 0) or (step == 0 and job.saves.preview_first):
         yield from draw_previews(run, step)
     yield from saves(run, course, commands.take("save"))
 
@@ -139,6 +142,7 @@ def saves(run: Run, course: Course, asked: bool) -> Iterator[Event]:
     job, step = run.job.saves, course.step
     between = 0 < step < run.total_steps
     every = due(step, job.save_every_steps) or due(step, job.save_every_epochs * run.steps_per_epoch)
+    every = every or due(step, part_of(run))
     lora = (asked and step > 0) or (between and every)
     state = (asked and step > 0) or (between and due(step, job.state_every_steps))
     if (lora or state) and not saving.is_finite(run):
@@ -147,8 +151,22 @@ def saves(run: Run, course: Course, asked: bool) -> Iterator[Event]:
     if lora:
         yield saving.save_lora(run, course, saving.step_name(run, step))
         course.saves.append(step)
+        yield from drop_old(run, course)
     if state:
         yield saving.save_state(run, course)
+
+
+def part_of(run: Run) -> int:
+    """Steps between the saves that save_parts asks for: whole epochs, so many that there are that many at least."""
+    parts, epochs = run.job.saves.save_parts, -(-run.total_steps // run.steps_per_epoch)
+    return max(1, epochs // parts) * run.steps_per_epoch if parts else 0
+
+
+def drop_old(run: Run, course: Course) -> Iterator[Event]:
+    """Delete the saves of this run that are older than the last ones to keep."""
+    names = saving.drop_old(run, course)
+    if names:
+        yield Note(f"Older saves are deleted, as keep_last asks: {', '.join(names)}.")
 
 
 def paused(run: Run, course: Course, commands: Commands) -> Iterator[Event]:

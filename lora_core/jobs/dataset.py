@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lora_core.augment import face_range
 from lora_core.settings import setting
+
+RESIZE_FILTERS = ("auto", "nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Subset:
     height: int | None = None
     batch_size: int | None = None
     keeps_base: bool = False
+    color_shift: bool | None = None
+    random_crop: bool | None = None
+    face_crop: str | None = None
+    resize_filter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,36 @@ class Dataset:
         1, "Repeats", "How often each picture counts in an epoch (kohya folders bring their own).", min=1, max=10000
     )
     flip: bool = setting(False, "Random flip", "Mirror half of the pictures. Off for asymmetric characters and text.")
+    more_sizes: tuple[int, ...] = setting(
+        (), "Also at these sizes", "Every picture is trained at these sizes, too.", min=64, max=4096, advanced=True
+    )
+    color_shift: bool = setting(
+        False, "Colour variation", "Hue or gamma of a third of the uses change a little.", advanced=True
+    )
+    random_crop: bool = setting(
+        False, "Random crop", "What overhangs the bucket is cut off anywhere, not at both ends.", advanced=True
+    )
+    face_crop: str = setting(
+        "",
+        "Crop around faces",
+        "2.0,4.0: crops so many times as large as the face, for files named NAME_x_y_width_height (centre and size).",
+        advanced=True,
+    )
+    variants: int = setting(
+        8,
+        "Variants of each picture",
+        "With colour variation or random crops: so many are encoded once and take turns.",
+        min=1,
+        max=256,
+        advanced=True,
+    )
+    resize_filter: str = setting(
+        "auto",
+        "Resize with",
+        "auto: area averaging when smaller, else Lanczos.",
+        choices=RESIZE_FILTERS,
+        advanced=True,
+    )
     drop_copies: bool = setting(False, "Leave out copies", "The same file twice counts once.", advanced=True)
     apply_advice: bool = setting(
         False, "Apply safe advice", "What the look at the pictures advises and cannot harm is done.", advanced=True
@@ -88,6 +125,24 @@ class Dataset:
         choices=("pictures", "base"),
         advanced=True,
     )
+
+    def problems(self) -> list[str]:
+        """Settings that cannot be read, and sizes that no latents fit."""
+        found: list[str] = []
+        for text in [self.face_crop, *(s.face_crop or "" for s in self.subsets)]:
+            try:
+                face_range(text)
+            except ValueError:
+                found.append(f"The crop around faces (face_crop) must be two numbers such as 2.0,4.0, not {text!r}.")
+        sides = [side for s in self.subsets for side in (s.width, s.height) if side is not None]
+        found += [
+            f"A subset's size of {side} must be a multiple of 8 of at least 64."
+            for side in sides
+            if side % 8 or side < 64
+        ]
+        return found + [
+            f"A size (more_sizes) of {side} must be a multiple of 8." for side in self.more_sizes if side % 8
+        ]
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_core.jobs.choices import SAMPLERS
 from lora_core.jobs.train import name_problems
 from lora_core.settings import group, problems, setting
 
 ARITHMETICS = ("a1111", "comfyui")
-SAMPLERS = (
-    "ddim",
-    "euler",
-    "euler_ancestral",
-    "heun",
-    "lms",
-    "dpm2",
-    "dpm2_ancestral",
-    "dpmpp_2s_ancestral",
-    "dpmpp_2m",
-    "dpmpp_sde",
-    "dpmpp_2m_sde",
-    "unipc",
-    "lcm",
-)
 SCHEDULERS = ("automatic", "normal", "uniform", "karras", "exponential", "simple", "ddim_uniform", "sgm_uniform")
 NOISE_SOURCES = ("cpu", "gpu", "nv")
 EMPHASES = ("original", "no norm", "ignore", "none")

@@ -8,6 +8,7 @@ from lora_core.jobs.dataset import Captions, Dataset, Subset
 from lora_core.jobs.network import Network
 from lora_core.jobs.noise import NoiseAndLoss
 from lora_core.jobs.optimization import OPTIMIZERS, SCHEDULES, Optimization
+from lora_core.jobs.saves import Saves
 from lora_core.settings import group, problems, setting
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Network",
     "NoiseAndLoss",
     "Optimization",
+    "Saves",
     "Subset",
     "TrainJob",
     "name_problems",
@@ -30,25 +32,6 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 class Length:
     steps: int = setting(0, "Steps", "Optimizer steps; 0 = as many as the epochs make.", min=0, max=10_000_000)
     epochs: int = setting(10, "Epochs", "Times that every picture is seen; used when steps is 0.", min=1, max=100_000)
-
-
-@dataclass(frozen=True)
-class Saves:
-    save_every_steps: int = setting(
-        0, "Save every N steps", "0 = off. Each save has its own name.", min=0, max=1_000_000
-    )
-    save_every_epochs: int = setting(0, "Save every N epochs", "0 = off.", min=0, max=100_000)
-    state_every_steps: int = setting(
-        100, "Resumable state every N steps", "0 = only when stopped.", min=0, max=1_000_000
-    )
-    save_precision: str = setting("fp16", "Precision of the file", choices=("fp16", "bf16", "fp32"))
-    preview_prompts: tuple[str, ...] = setting((), "Preview prompts", "One picture each, fixed seed.", widget="lines")
-    preview_every_steps: int = setting(0, "Previews every N steps", "0 = off.", min=0, max=1_000_000)
-    preview_steps: int = setting(20, "Preview sampling steps", min=1, max=150, advanced=True)
-    preview_cfg: float = setting(7.0, "Preview CFG scale", min=1, max=30, advanced=True)
-    validate_every_steps: int = setting(50, "Held-out loss every N steps", "0 = off.", min=0, max=1_000_000)
-    metadata: str = setting("full", "Metadata", "full, or minimal: only what hosts need.", choices=("full", "minimal"))
-    comment: str = setting("", "Comment", "Stored in the file as ss_training_comment.")
 
 
 @dataclass(frozen=True)
@@ -111,7 +94,7 @@ class TrainJob:
             found.append(
                 f"{name} takes one learning rate: leave the text encoders' empty, or set them to 0 or the same."
             )
-        found += self.noise.problems()
+        found += self.dataset.problems() + self.noise.problems() + self.saves.problems()
         if self.captions.max_tokens % 75:
             found.append("Caption length (max_tokens) must be 75, 150 or 225.")
         return found + name_problems(self.name)
