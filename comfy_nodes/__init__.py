@@ -34,6 +34,6 @@ def mappings() -> dict[str, dict[str, Any]]:
         return {}
     catalog.begin()
     return {
-        "NODE_CLASS_MAPPINGS": {node.id: host.v1(node) for node in found},
+        "NODE_CLASS_MAPPINGS": host.mappings(found),
         "NODE_DISPLAY_NAME_MAPPINGS": {node.id: node.title for node in found},
     }
