@@ -47,7 +47,7 @@ WITHOUT_EFFECT: dict[str, str] = {
 REFUSED: dict[str, str] = {
     "stop_text_encoder_training": "The text encoder trains to the end; kohya_ss does not follow this either.",
     "stop_text_encoder_training_pct": "The text encoder trains to the end; kohya_ss does not follow this either.",
-    "train_inpainting": "Not supported yet: an inpainting base is trained as it is.",
+    "train_inpainting": "Train on the normal model of the same family: the LoRA works with its inpainting model too.",
     "learning_rate_te": "It belongs to DreamBooth; use text_encoder_lr.",
     "learning_rate_te1": "It belongs to DreamBooth; use text_encoder_lr.",
     "learning_rate_te2": "It belongs to DreamBooth; use text_encoder_lr.",

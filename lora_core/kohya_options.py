@@ -11,7 +11,7 @@ from lora_core.kohya_row import Option, number, other, refuse, rule, same, spare
 LATENTS = "Latents are always cached on disk and checked when they are read."
 LOADER = "Pictures are read from the cache, which needs no worker processes."
 ATTENTION = "Torch's own memory-saving attention is always used."
-ONE_DEVICE = "Training runs in one process on one device."
+ONE_DEVICE = "Start it by torchrun or accelerate launch: each process takes its share of every batch, without settings."
 HUB = "Nothing is sent to or fetched from a hub."
 ONE_STATE = "One state is kept, the newest."
 LOGS = "Progress and losses come as events; the log and the report are in the working folder."
@@ -161,10 +161,20 @@ MEMORY = (
         "The base is held in bf16; the LoRA itself stays in fp32, so that small steps count.",
         "dtype",
     ),
-    refuse("fp8_base", False, "Not supported yet: the base is held in the precision of mixed_precision."),
-    refuse("fp8_base_unet", False, "Not supported yet: the base is held in the precision of mixed_precision."),
+    refuse(
+        "fp8_base",
+        False,
+        "The base is held in the precision of mixed_precision; fp8 would save memory and cost accuracy.",
+    ),
+    refuse(
+        "fp8_base_unet",
+        False,
+        "The base is held in the precision of mixed_precision; fp8 would save memory and cost accuracy.",
+    ),
     same("gradient_checkpointing", False, "gradient_checkpointing", truth),
-    refuse("cpu_offload_checkpointing", False, "Not supported yet: use gradient_checkpointing."),
+    refuse(
+        "cpu_offload_checkpointing", False, "Activations stay on the device; gradient_checkpointing keeps few of them."
+    ),
     spare("xformers", False, ATTENTION),
     spare("sdpa", False, ATTENTION),
     spare("mem_eff_attn", False, ATTENTION),

@@ -104,7 +104,8 @@ def output(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
 
 def start(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     """Where rank and alpha come from when a LoRA is continued."""
-    return {"rank_from_start": bool(notes.convert("dim_from_weights", values["dim_from_weights"], truth))}
+    from_file = bool(notes.convert("dim_from_weights", values["dim_from_weights"], truth))
+    return {"rank_from_start": from_file} if values["network_weights"] else {}
 
 
 FILTERS = {"": "auto", "area": "auto", "box": "auto", "linear": "bilinear", "cubic": "bicubic"}

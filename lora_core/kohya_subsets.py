@@ -15,11 +15,15 @@ def sources(job: TrainJob) -> list[Subset]:
     d = job.dataset
     found = [Subset(d.folder, repeats=d.repeats)] if d.folder else []
     found += d.subsets
+    try:
+        further = d.sides()
+    except ValueError:
+        further = ()
     found += [Subset(d.class_pictures, class_pictures=True)] if d.class_pictures else []
     return [
         one
         for subset in found
-        for one in (subset, *(replace(subset, width=n, height=n) for n in d.more_sizes if subset.width is None))
+        for one in (subset, *(replace(subset, width=n, height=n) for n in further if subset.width is None))
     ]
 
 

@@ -71,8 +71,9 @@ def model_input(picture: Path, shape: list[Any]) -> np.ndarray:
     last = shape[-1] == 3
     side = next((n for n in (shape[1:3] if last else shape[2:]) if isinstance(n, int) and n > 3), SIDE)
     pixels = Image.fromarray(read_pixels(picture).rgb)
-    square = Image.new("RGB", (max(pixels.size),) * 2, "white")
-    square.paste(pixels, tuple((square.width - n) // 2 for n in pixels.size))  # type: ignore[arg-type]
+    longest = max(pixels.size)
+    square = Image.new("RGB", (longest, longest), "white")
+    square.paste(pixels, ((longest - pixels.width) // 2, (longest - pixels.height) // 2))
     rgb = np.asarray(square.resize((side, side), Image.Resampling.BICUBIC), np.float32)
     if last:
         return np.ascontiguousarray(rgb[None, :, :, ::-1])

@@ -112,15 +112,16 @@ def test_the_filter_is_pillows(folder, how):
 
 
 def test_a_folder_at_several_sizes_with_their_own_batches(folder):
-    dataset = open_dataset(job_for(folder, more_sizes=(32,), drop_copies=True, batch_size=2))
-    assert sorted(p.fit.bucket for p in dataset.pictures) == [(32, 32)] * 3 + [(64, 64)] * 3
+    dataset = open_dataset(job_for(folder, more_sizes="64, 96", drop_copies=True, batch_size=2))
+    assert sorted(p.fit.bucket for p in dataset.pictures) == [(64, 64)] * 3 + [(96, 96)] * 3
     assert dataset.report.duplicates == () and dataset.report.pictures == 6
     subsets = (Subset(str(folder)), Subset(str(folder), width=32, batch_size=3))
-    dataset = open_dataset(job_for(folder, subsets, folder="", batch_size=1))
+    dataset = open_dataset(job_for("", subsets, batch_size=1))
     sizes = sorted((batch.size, len(batch)) for batch in dataset.epoch(0))
     assert sizes == [((32, 32), 3)] + [((64, 64), 1)] * 3
 
 
-def test_sizes_that_no_latent_fits_are_named():
-    assert any("more_sizes" in p for p in replace_by_name(TrainJob(), {"more_sizes": (100,)}).problems())
+@pytest.mark.parametrize("text", ["100", "many", "32", "64.5"])
+def test_sizes_that_no_latent_fits_are_named(text):
+    assert any("more_sizes" in p for p in replace_by_name(TrainJob(), {"more_sizes": text}).problems())
     assert any("100" in p for p in job_for("x", (Subset("a", width=100),)).problems())

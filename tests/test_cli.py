@@ -90,12 +90,12 @@ def test_what_print_config_prints_is_a_config_file(tmp_path, capsys):
 
 def test_kohya_files_are_read_and_their_notes_shown(tmp_path, capsys):
     preset = tmp_path / "preset.json"
-    preset.write_text(json.dumps({"seed": 1, "network_dim": 32, "color_aug": True, "max_train_steps": 9}))
+    preset.write_text(json.dumps({"seed": 1, "network_dim": 32, "fp8_base": True, "max_train_steps": 9}))
     assert cli.main(["train", "--kohya", str(preset), "--rank", "64", "--epochs", "2", "--print-config"]) == 0
     captured = capsys.readouterr()
     job = json.loads(captured.out)
     assert job["network"]["rank"] == 64 and job["length"] == {"steps": 0, "epochs": 2}
-    assert job["optimization"]["schedule"] == "constant" and "color_aug" in captured.err
+    assert job["optimization"]["schedule"] == "constant" and "fp8_base" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,12 @@ def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: 
 def bucket_rules(job: TrainJob, subset: Subset) -> BucketRules:
     """The bucket settings of a subset. Raises ConfigError."""
     d = job.dataset
-    size = (subset.width or d.width, subset.height or subset.width or d.height)
-    return BucketRules(size, d.min_bucket, d.max_bucket, d.bucket_step, d.no_upscale, d.buckets)
+    return BucketRules(area(job, subset), d.min_bucket, d.max_bucket, d.bucket_step, d.no_upscale, d.buckets)
+
+
+def area(job: TrainJob, subset: Subset) -> Size:
+    """The (width, height) that a subset is trained at."""
+    return subset.width or job.dataset.width, subset.height or subset.width or job.dataset.height
 
 
 def training_sources(job: TrainJob) -> list[Subset]:
@@ -91,8 +95,8 @@ def training_sources(job: TrainJob) -> list[Subset]:
     others = [Subset(job.dataset.class_pictures, class_pictures=True)] if job.dataset.class_pictures else []
     for subset in [*named, *job.dataset.subsets, *others]:
         place = os.path.realpath(subset.folder or job.dataset.folder)
-        found.setdefault((place, subset.width, subset.height), subset)
-        for side in job.dataset.more_sizes if subset.width is None else ():
+        found.setdefault((place, *area(job, subset)), subset)
+        for side in job.dataset.sides() if subset.width is None else ():
             found.setdefault((place, side, side), replace(subset, width=side, height=side))
     return list(found.values())
 

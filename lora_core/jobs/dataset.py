@@ -73,8 +73,8 @@ class Dataset:
         1, "Repeats", "How often each picture counts in an epoch (kohya folders bring their own).", min=1, max=10000
     )
     flip: bool = setting(False, "Random flip", "Mirror half of the pictures. Off for asymmetric characters and text.")
-    more_sizes: tuple[int, ...] = setting(
-        (), "Also at these sizes", "Every picture is trained at these sizes, too.", min=64, max=4096, advanced=True
+    more_sizes: str = setting(
+        "", "Also at these sizes", "768, 1024: every picture is trained at these sizes, too.", advanced=True
     )
     color_shift: bool = setting(
         False, "Colour variation", "Hue or gamma of a third of the uses change a little.", advanced=True
@@ -135,14 +135,17 @@ class Dataset:
             except ValueError:
                 found.append(f"The crop around faces (face_crop) must be two numbers such as 2.0,4.0, not {text!r}.")
         sides = [side for s in self.subsets for side in (s.width, s.height) if side is not None]
-        found += [
-            f"A subset's size of {side} must be a multiple of 8 of at least 64."
-            for side in sides
-            if side % 8 or side < 64
-        ]
-        return found + [
-            f"A size (more_sizes) of {side} must be a multiple of 8." for side in self.more_sizes if side % 8
-        ]
+        found += [f"A subset's size of {n} must be a multiple of 8 of at least 64." for n in sides if n % 8 or n < 64]
+        try:
+            wrong = [side for side in self.sides() if side % 8 or not 64 <= side <= 4096]
+            found += [f"A size (more_sizes) of {side} must be a multiple of 8 from 64 to 4096." for side in wrong]
+        except ValueError:
+            found.append(f"More sizes (more_sizes) must be numbers such as 768, 1024, not {self.more_sizes!r}.")
+        return found
+
+    def sides(self) -> tuple[int, ...]:
+        """The further sizes of every picture. Raises ValueError."""
+        return tuple(int(part) for part in self.more_sizes.split(",") if part.strip())
 
 
 @dataclass(frozen=True)
