@@ -10,9 +10,12 @@ import torch
 
 from lora_core.block_weights import BlockWeights
 from lora_core.engine.models import Models
+from lora_core.engine.other_networks import OtherModule, OtherNetwork
 from lora_core.errors import KeyMismatch
 from lora_core.lora import Lora, LoraModule
 from lora_core.shapes import UNET
+
+Module = LoraModule | OtherModule
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Use:
     `blocks` weighs the strengths block by block.
     """
 
-    lora: Lora
+    lora: Lora | OtherNetwork
     strength: float = 1.0
     text_encoder_strength: float | None = None
     name: str = "The LoRA"
@@ -56,7 +59,11 @@ class Applied:
 
 
 def apply_lora(
-    models: Models, lora: Lora, strength: float = 1.0, te_strength: float | None = None, keep: bool = True
+    models: Models,
+    lora: Lora | OtherNetwork,
+    strength: float = 1.0,
+    te_strength: float | None = None,
+    keep: bool = True,
 ) -> Applied:
     """Merge one LoRA: W + strength * (alpha / rank) * up @ down. See `apply_loras`."""
     return apply_loras(models, [Use(lora, strength, te_strength)], keep)
@@ -80,14 +87,39 @@ def apply_loras(models: Models, uses: Sequence[Use], keep: bool = True) -> Appli
                 continue
             if keep:
                 applied.kept.append((weight, weight.detach().clone()))
+            bias = _bias(models, canonical, wanted)
+            if bias is not None:
+                if keep:
+                    applied.kept.append((bias, bias.detach().clone()))
+                bias.copy_(_merged_bias(bias, wanted))
             weight.copy_(_merged(weight, wanted))
     return applied
 
 
-def _merged(weight: torch.Tensor, shares: Sequence[tuple[float, LoraModule]]) -> torch.Tensor:
+def _bias(models: Models, canonical: str, shares: Sequence[tuple[float, Module]]) -> Any:
+    """The bias of a layer where a share changes it. Raises KeyMismatch for a layer without one."""
+    if not any(isinstance(module, OtherModule) and module.bias is not None for _, module in shares):
+        return None
+    bias = getattr(_layer(models, canonical), "bias", None)
+    if bias is None:
+        raise KeyMismatch(f"A LoRA changes the bias of {canonical}, which has none in this base.")
+    return bias
+
+
+def _merged_bias(bias: torch.Tensor, shares: Sequence[tuple[float, Module]]) -> torch.Tensor:
+    total = bias.float()
+    for strength, module in shares:
+        if isinstance(module, OtherModule) and module.bias is not None:
+            total = total + strength * module.bias.to(total.device)
+    return total.to(bias.dtype)
+
+
+def _merged(weight: torch.Tensor, shares: Sequence[tuple[float, Module]]) -> torch.Tensor:
+    """Every change is that of the base's own weight, whatever the others do (as the hosts add them)."""
     total = weight.float()
     for strength, module in shares:
-        total = total + strength * _delta(module, weight)
+        delta = module.delta(weight) if isinstance(module, OtherModule) else _delta(module, weight)
+        total = total if delta is None else total + strength * delta.reshape(weight.shape)
     return total.to(weight.dtype)
 
 
@@ -109,22 +141,26 @@ def _check(models: Models, use: Use) -> None:
         raise KeyMismatch(f"{use.name} does not fit this base: {count} of its modules have no place, e.g. {names}.")
 
 
-def _fits(models: Models, canonical: str, module: LoraModule) -> bool:
+def _fits(models: Models, canonical: str, module: Module) -> bool:
     if models.component(canonical.partition(".")[0]) is None:
         return canonical.startswith("text_encoder") and not models.text_encoders
     weight = _weight(models, canonical)
     if weight is None:
         return False
+    if isinstance(module, OtherModule):
+        return tuple(weight.shape) == module.shape
     rows, columns = module.up.shape[0], module.down.shape[1]
     return (rows, columns) == tuple(weight.shape[:2])
 
 
 def _weight(models: Models, canonical: str) -> Any:
+    return getattr(_layer(models, canonical), "weight", None)
+
+
+def _layer(models: Models, canonical: str) -> Any:
     component, _, path = canonical.partition(".")
     root = models.component(component)
-    if root is None:
-        return None
     try:
-        return root.get_submodule(path).weight
+        return None if root is None else root.get_submodule(path)
     except AttributeError:
         return None

@@ -13,10 +13,10 @@ from lora_core.block_weights import parse_blocks
 from lora_core.embeddings import Embedding, EmbeddingFolders, bundled_embeddings
 from lora_core.engine.apply import Use, apply_loras
 from lora_core.engine.models import Models
+from lora_core.engine.other_networks import OtherNetwork, read_any
 from lora_core.errors import ConfigError
 from lora_core.jobs.generate import GenerateJob
 from lora_core.lora import Lora, LoraModule
-from lora_core.lora_file import read_lora
 from lora_core.lora_tags import LoraTag, split_lora_tags, without_other_tags
 from lora_core.prompt_a1111 import without_comments
 from lora_core.shapes import Architecture
@@ -85,14 +85,14 @@ def read_uses(named: Sequence[NamedLora], arch: Architecture) -> list[Use]:
     uses: list[Use] = []
     for lora in named:
         blocks = parse_blocks(lora.blocks, arch.family) if lora.blocks else None
-        read = first_ranks(read_lora(lora.path, arch), lora.rank)
+        read = first_ranks(read_any(lora.path, arch), lora.rank)
         uses.append(Use(read, lora.strength, lora.text_encoder_strength, lora.path.name, blocks))
     return uses
 
 
-def first_ranks(lora: Lora, rank: int | None) -> Lora:
+def first_ranks(lora: Lora | OtherNetwork, rank: int | None) -> Lora | OtherNetwork:
     """The LoRA with only its first ranks, scaled as before; A1111 does so for "dyn", but not in Tucker form."""
-    if rank is None:
+    if rank is None or isinstance(lora, OtherNetwork):
         return lora
     return replace(lora, modules={name: _first(module, rank) for name, module in lora.modules.items()})
 

@@ -117,7 +117,8 @@ TXT2IMG: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"sampler": "euler_ancestral", "randomness": Randomness("cpu", 9, 0.5, 1.0, 5)},
     ),
     "hires": (
-        {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent (nearest)", "hr_second_pass_steps": 3},
+        {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent (nearest)", "hr_second_pass_steps": 3}
+        | {"denoising_strength": 0.75},
         {"hires": Hires(1.5, 0, 0, "latent (nearest)", 3, 0.75)},
     ),
 }
