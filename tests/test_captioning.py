@@ -35,8 +35,8 @@ def folder(tmp_path):
 def test_a_command_captions_what_has_no_caption(folder, capsys):
     command = shlex.join([sys.executable, str(folder / "script.py"), "{picture}"])
     assert main(["caption", str(folder), "--command", command, "--trigger", "armin"]) == 1
-    assert (folder / "a b;$(touch x).txt").read_text() == "armin, a picture of a b;$(touch x)\n"
-    assert (folder / "below" / "c.txt").read_text() == "armin, a picture of c\n"
+    assert (folder / "a b;$(touch x).txt").read_text() == "armin, a picture of, a b;$(touch x)\n"
+    assert (folder / "below" / "c.txt").read_text() == "armin, a picture of, c\n"
     assert not (folder / "has.txt").exists() and not (folder / "x").exists()
     told = capsys.readouterr().err
     assert "no idea" in told and "bad.png" in told and "empty.png: nothing was said" in told

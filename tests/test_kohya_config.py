@@ -509,9 +509,9 @@ def test_a_preset_of_the_gui(tmp_path):
         **{"max_timestep": 1000, "preview_prompts": ("a cat --w 512", "a dog")},
     }
     assert {name: leaf(job, name) for name in expected} == expected
-    assert len(notes) == 3, notes
+    assert len(notes) == 2, notes
     text = "\n".join(notes)
-    assert "no_half_vae" in text and "xformers" in text and "t5xxl_dtype" in text and "--w" in text
+    assert "no_half_vae" in text and "xformers" in text and "t5xxl_dtype" in text
 
 
 @pytest.mark.parametrize(
