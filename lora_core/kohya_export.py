@@ -101,7 +101,7 @@ def pictures(job: TrainJob) -> dict[str, Any]:
         "bucket_reso_steps": d.bucket_step if d.bucket_step != 64 else None,
         "masked_loss": bool(masks),
         "resize_interpolation": None if d.resize_filter == "auto" else d.resize_filter,
-        "cache_latents": not (d.color_shift or d.random_crop),
+        "cache_latents": not any(one.color_shift or one.random_crop for one in (d, *d.subsets)),
         "sdpa": True,
     }
 
