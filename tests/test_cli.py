@@ -149,9 +149,9 @@ def test_a_job_ends_with_its_code_and_sentence(act, code, words, capsys):
 
 
 def test_a_job_in_a_child_ends_the_same_way(monkeypatch, capsys):
-    from lora_core import remote
+    from lora_core import child, remote
 
-    monkeypatch.setattr(remote, "ROOT", ROOT)
+    monkeypatch.setattr(child, "ROOT", ROOT)
     spawn = remote.spawn
     here = os.path.dirname(__file__)
     monkeypatch.setattr(remote, "spawn", lambda job, overlay: spawn(job, overlay=here, imports=["toy_runner"]))

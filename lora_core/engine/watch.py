@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOOKS = 20
 LEAST_STEPS = 10
 SAMPLED = 8
+MEASURED = ("loha", "lokr", "ia3", "oft")
 NOT_LEARNING = 1e-4
 BURNING = 0.5
 QUARTER = 0.25
@@ -82,7 +83,7 @@ def length_of(branch: Any, place: int) -> float | None:
         down, up, scale = branch.factors(torch.float32)
         down, up = down.flatten(1), up.flatten(1)
         return float(((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()) * scale
-    if place % SAMPLED:
+    if place % SAMPLED or algorithm_of(branch) not in MEASURED:
         return None
     weight = branch.base_layer.weight
     delta = change(algorithm_of(branch), branch.saved(), tuple(weight.shape), weight.float())
