@@ -1,4 +1,4 @@
-"""LoRAs into a checkpoint, tensor by tensor from file to file: memory is one tensor in float32 and its change."""
+"""LoRAs into a checkpoint, tensor by tensor from file to file: memory is two tensors, one in float32."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -158,15 +159,21 @@ def _stream(
     infos = {name: (_format(base, name, dtype), base.shapes[name]) for name in base.shapes}
     _check_room(output, sum(_size(shape, kind) for kind, shape in infos.values()))
     with TensorWriter(output, infos, metadata) as writer, torch.no_grad():
-        for done, name in enumerate(writer.tensors):
-            heed(commands, output)
-            tensor = base.read(name)
-            if name in plan.targets:
-                tensor = changed(tensor, plan.targets[name])
-            _check_range(tensor, infos[name][0], name)
-            writer.put(name, tensor)
-            if done % PROGRESS_EVERY == 0 or done + 1 == len(infos):
-                yield Progress(done + 1, len(infos), unit="tensor")
+        with ThreadPoolExecutor(1) as pool:  # one tensor is written while the next is computed
+            writing: Future[None] | None = None
+            for done, name in enumerate(writer.tensors):
+                heed(commands, output)
+                tensor = base.read(name)
+                if name in plan.targets:
+                    tensor = changed(tensor, plan.targets[name])
+                _check_range(tensor, infos[name][0], name)
+                if writing is not None:
+                    writing.result()
+                writing = pool.submit(writer.put, name, tensor)
+                if done % PROGRESS_EVERY == 0 or done + 1 == len(infos):
+                    yield Progress(done + 1, len(infos), unit="tensor")
+            if writing is not None:
+                writing.result()
         yield Stage("Saving")
         writer.close(lambda written: _verify(written, writer.tensors))
 
