@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_core.errors import ConfigError, FileError
+from lora_core.keep_one import step_of
 from lora_core.tensors import read_header
 
 _NUMBERED = re.compile(r"(.+)-(\d{3,})")
@@ -38,17 +39,11 @@ def find_saves(files: Iterable[str], folder: str = "", name: str = "") -> tuple[
     if missing:
         raise ConfigError(missing)
     if folder:
-        paths += [p for p in sorted(Path(folder).glob("*.safetensors")) if not name or belongs(p, name)]
+        paths += [p for p in sorted(Path(folder).glob("*.safetensors")) if not name or step_of(p, name) is not None]
     if not paths:
         raise ConfigError(f"No LoRA {f'named {name} ' if name else ''}lies in {folder}.")
     unique = list({path.resolve(): path for path in paths}.values())
     return tuple(sorted((_save(path, i) for i, path in enumerate(unique, 1)), key=lambda s: (s.step, s.path.stem)))
-
-
-def belongs(path: Path, name: str) -> bool:
-    """Whether a file is the result or a save of the training of this name."""
-    match = _NUMBERED.fullmatch(path.stem)
-    return path.stem == name or (match is not None and match[1] == name)
 
 
 def _save(path: Path, place: int) -> Save:
