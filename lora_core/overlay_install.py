@@ -124,7 +124,7 @@ def attempt(packages: Sequence[Package], part: Path, trial: str) -> None:
     """Import the new packages in a child of this interpreter. Raises EngineMissing when they do not work here."""
     names = [p.name for p in packages]
     code = TRIAL.format(folder=ascii(str(part)), names=names, modules=[p.imported_as for p in packages])
-    status, output = call(["-c", code + (trial if ENGINE[0] in packages else "")])
+    status, output = call(["-u", "-c", code + (trial if ENGINE[0] in packages else "")])
     lines = output.strip().splitlines() or [f"exit code {status}"]
     versions = next((json.loads(line) for line in lines if line.startswith("{")), {})
     wrong = [f"{p.name} is {versions.get(p.name)}" for p in packages if versions.get(p.name) != p.pin]
