@@ -10,13 +10,20 @@ def register() -> type:
 
     Returns the script class that scripts/lora_loom.py must hold for the WebUI to find it.
     """
-    from . import host
+    from . import host_pages
 
-    host.on("ui_tabs", our_tab)
-    host.on("ui_train_tabs", train_tab)
-    host.on("ui_settings", settings)
-    host.on("app_started", routes)
-    return host.script_class(picture_begins)
+    host_pages.on("after_component", component_made)
+    host_pages.on("ui_tabs", our_tab)
+    host_pages.on("ui_train_tabs", train_tab)
+    host_pages.on("ui_settings", settings)
+    host_pages.on("app_started", routes)
+    return host_pages.script_class(picture_begins)
+
+
+def component_made(component: Any, **made_with: Any) -> None:
+    from .webui import webui
+
+    webui().component_made(component, made_with.get("elem_id"))
 
 
 def our_tab() -> list[tuple[Any, str, str]]:
@@ -34,7 +41,7 @@ def train_tab(_: Any) -> None:
 
 
 def settings() -> None:
-    from .host import add_option
+    from .host_pages import add_option
     from .settings_page import OPTIONS
 
     for option in OPTIONS:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 FOUR = int(gr.__version__.partition(".")[0]) >= 4
+Painting = tuple[Image.Image | None, Image.Image | None]  # picture and mask
 QUIET = {"api_name": False, "show_progress": "hidden"}
 
 
@@ -22,10 +24,32 @@ def button(text: str, **options: Any) -> gr.Button:
     return gr.Button(text, **options)
 
 
-def mask_editor(label: str, elem_id: str) -> Any:
-    """A picture that can be painted on: 3.41's sketch tool, 4.40's image editor."""
+@dataclass(frozen=True)
+class Editor:
+    """A picture that can be painted on, whatever it is made of.
+
+    `target` takes a picture from elsewhere; `components` are what a handler has to be given.
+    """
+
+    target: Any
+    components: tuple[Any, ...]
+
+    def painted(self, data: Mapping[Any, Any]) -> Painting:
+        values = [data[component] for component in self.components]
+        return painted(values[0]) if len(values) == 1 else (values[0], opaque(values[1]))
+
+    def show(self, picture: Image.Image) -> dict[Any, Any]:
+        """Updates that show a picture with nothing painted on it."""
+        if len(self.components) > 1:
+            return {self.target: picture, self.components[1]: None}
+        whole = {"background": picture, "layers": [], "composite": picture}
+        return {self.target: whole if FOUR else picture}
+
+
+def mask_editor(label: str, elem_id: str) -> Editor:
+    """3.41's sketch tool, 4.40's image editor."""
     if FOUR:
-        return gr.ImageEditor(
+        made: Any = gr.ImageEditor(
             label=label,
             elem_id=elem_id,
             type="pil",
@@ -33,13 +57,15 @@ def mask_editor(label: str, elem_id: str) -> Any:
             brush=gr.Brush(colors=["#ffffff"], color_mode="fixed"),
             transforms=(),
         )
-    return gr.Image(
-        label=label, elem_id=elem_id, source="upload", tool="sketch", type="pil", height=480, image_mode="RGBA"
-    )
+    else:
+        made = gr.Image(
+            label=label, elem_id=elem_id, source="upload", tool="sketch", type="pil", height=480, image_mode="RGBA"
+        )
+    return Editor(made, (made,))
 
 
-def painted(value: Any) -> tuple[Image.Image | None, Image.Image | None]:
-    """(picture, mask) of a `mask_editor`; the mask is grey, white where it was painted on, None where it was not."""
+def painted(value: Any) -> Painting:
+    """Picture and mask of what an editor gives; the mask is grey, white where it was painted on."""
     if value is None:
         return None, None
     if isinstance(value, Image.Image):
@@ -50,6 +76,11 @@ def painted(value: Any) -> tuple[Image.Image | None, Image.Image | None]:
     return value["image"], mask if mask.getbbox() else None
 
 
+def opaque(layer: Image.Image | None) -> Image.Image | None:
+    """A layer's opacity as a mask; None where nothing was painted."""
+    return None if layer is None else _layers([layer])
+
+
 def _layers(layers: list[Image.Image]) -> Image.Image | None:
     """What was painted on any layer: its opacity."""
     mask = None
@@ -57,11 +88,6 @@ def _layers(layers: list[Image.Image]) -> Image.Image | None:
         alpha = layer.getchannel("A") if layer.mode == "RGBA" else layer.convert("L")
         mask = alpha if mask is None else Image.composite(Image.new("L", mask.size, 255), mask, alpha)
     return mask if mask is not None and mask.getbbox() else None
-
-
-def for_editor(picture: Image.Image) -> Any:
-    """A picture as the value of a `mask_editor`, without a mask."""
-    return {"background": picture, "layers": [], "composite": picture} if FOUR else picture
 
 
 def picture(label: str, elem_id: str, **options: Any) -> gr.Image:

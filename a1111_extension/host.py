@@ -1,4 +1,4 @@
-"""AUTOMATIC1111 v1.6.1 to v1.10.1 and Forge: the only module that imports theirs; their differences live here."""
+"""AUTOMATIC1111 v1.6.1 to v1.10.1 and Forge: folders, lists, flags. Only host*.py know how they differ."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .host_api import Choice, Option
-
-PREFIX = "lora_loom_"
-SECTION = ("lora_loom", "LoRA Loom")
+from .host_api import Choice
 
 
 def the(name: str) -> ModuleType:
@@ -147,71 +144,6 @@ def refresh() -> None:
     if networks is not None:
         networks.list_available_networks()
     the("sd_models").list_models()
-
-
-# Callbacks, settings, pages
-
-
-def on(event: str, callback: Callable[..., Any]) -> None:
-    """Register for `script_callbacks.on_EVENT` where the version has it.
-
-    Later versions take the file's name, and otherwise search the whole call stack for it, which takes a while.
-    """
-    callbacks = the("script_callbacks")
-    try:
-        listed = callbacks.callback_map[f"callbacks_{event}"]
-        callbacks.add_callback(listed, callback, name=None, category=event, filename=__file__)
-    except (AttributeError, KeyError, TypeError):
-        register = getattr(callbacks, f"on_{event}", None)
-        if register is not None:
-            register(callback)
-
-
-def script_class(picture_begins: Callable[[Any], None]) -> type:
-    """An invisible script that is told before the host makes a picture; the host finds it in scripts/lora_loom.py."""
-    scripts = the("scripts")
-
-    class LoraLoomScript(scripts.Script):  # type: ignore[name-defined,misc]
-        def title(self) -> str:
-            return "LoRA Loom"
-
-        def show(self, is_img2img: bool) -> Any:
-            return scripts.AlwaysVisible
-
-        def ui(self, is_img2img: bool) -> None:
-            return None
-
-        def before_process(self, p: Any, *_: Any) -> None:
-            picture_begins(p)
-
-    return LoraLoomScript
-
-
-def option(option_name: str, default: Any) -> Any:
-    return getattr(the("shared").opts, PREFIX + option_name, default)
-
-
-def add_option(wanted: Option) -> None:
-    """One row of our settings page. Paths may not be set through the host's API."""
-    shared = the("shared")
-    arguments: dict[str, Any] = {}
-    component = None
-    if wanted.choices:
-        component = importlib.import_module("gradio").Radio
-        arguments = {"choices": list(wanted.choices)}
-    info = shared.OptionInfo(wanted.default, wanted.label, component, arguments, section=SECTION)
-    info.restrict_api = "folder" in wanted.name
-    shared.opts.add_option(PREFIX + wanted.name, info.info(wanted.help) if wanted.help else info)
-
-
-def paste_target(tab: str, image: Any, fields: Sequence[Any]) -> None:
-    first_of("infotext_utils", "generation_parameters_copypaste").add_paste_fields(tab, image, list(fields))
-
-
-def send_button(button: Any, tab: str, image: Any, text: Any) -> None:
-    paste = first_of("infotext_utils", "generation_parameters_copypaste")
-    binding = paste.ParamBinding(button, tab, source_text_component=text, source_image_component=image)
-    paste.register_paste_params_button(binding)
 
 
 # Who may use the API

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Union
 if TYPE_CHECKING:
     from lora_core.desk import Desk
 
+    from .compat import Editor
     from .guard import Access
 
 PasteField = tuple[Any, Union[str, Callable[[dict[str, Any]], Any]]]
@@ -108,6 +109,17 @@ class Host(Protocol):
 
     def paste_target(self, tab: str, image: Any, fields: Sequence[PasteField]) -> None:
         """Make our page `tab` a target of "send to": its picture, and its fields by infotext key or function."""
+        ...
+
+    def mask_editor(self, elem_id: str) -> Editor | None:
+        """The host's own component for painting on a picture; None: it is gradio's."""
+        ...
+
+    def img2img(self) -> Mapping[str, Any]:
+        """Widgets of the host's img2img page: settings by our names, "picture", "painted" and "painted mask".
+
+        What this version has, and nothing where the page is not built yet. In "painted" alone a mask may be included.
+        """
         ...
 
     def send_button(self, button: Any, tab: str, image: Any = None, text: Any = None) -> None:

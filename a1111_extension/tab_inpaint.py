@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import ImageChops
 
 from lora_core import host_names
 from lora_core.errors import ConfigError, FileError
@@ -19,6 +20,7 @@ from lora_core.picture_text import read_picture_text
 from lora_core.settings import describe, leaf_values
 
 from . import compat
+from .from_img2img import held_picture, held_settings
 from .page import Bridge, Data, Handlers, Page, heading
 
 TAB = "lora_loom_inpaint"
@@ -49,7 +51,7 @@ class InpaintTab:
         self.said = Handlers.make()
         with gr.Row(elem_classes="loom-columns"):
             with gr.Column(scale=6, elem_classes="loom-left"):
-                self.editor = compat.mask_editor("Picture: paint what is to be made anew", f"{TAB}_editor")
+                self.picture()
                 self.mask_options()
                 self.sampling()
                 self.form.rest(leave=HIDDEN)
@@ -58,6 +60,15 @@ class InpaintTab:
         self.done = Bridge.make("loom_inpaint_pick")
         self.wire()
         page.shared["inpaint"] = self
+
+    def picture(self) -> None:
+        self.held = self.host.img2img()
+        label, elem_id = "Picture: paint what is to be made anew", f"{TAB}_editor"
+        self.editor = self.host.mask_editor(elem_id) or compat.mask_editor(label, elem_id)
+        self.take = gr.Button("Take from img2img", elem_id=f"{TAB}_take", visible=bool(self.held))
+        self.taking = Bridge.make("loom_inpaint_take")
+        with gr.Accordion("Mask from a picture", open=False, elem_classes="loom-group") as self.mask_fold:
+            self.mask = compat.picture("White is made anew, besides what is painted", f"{TAB}_mask", height=240)
 
     def mask_options(self) -> None:
         place = self.form.place
@@ -103,14 +114,18 @@ class InpaintTab:
     def wire(self) -> None:
         form, said = self.form, self.said
         prompt = form.components["prompt"]
-        said.bind(self.start.click, self.started, {*form.inputs, self.editor}, ())
+        said.bind(self.start.click, self.started, {*form.inputs, *self.editor.components, self.mask}, ())
         said.bind(self.done.go.click, self.picked, {self.done.text}, [self.result, self.infotext])
-        said.bind(self.onward.click, self.painted_on, {self.result}, [self.editor])
+        said.bind(self.onward.click, self.painted_on, {self.result}, self.editor.components)
         said.bind(self.lora.input, self.lora_added, {prompt, self.lora}, [prompt, self.lora])
         said.bind(self.reuse.go.click, self.reused, {self.reuse.text}, form.outputs)
         for tab, button in self.sends.items():
             self.host.send_button(button, tab, image=self.result, text=self.infotext)
-        self.host.paste_target(TAB, self.editor, self.paste_fields())
+        self.host.paste_target(TAB, self.editor.target, self.paste_fields())
+        look = "() => { window.loraLoom.tell('loom_inpaint_take', window.loraLoom.img2imgPage()); }"
+        compat.on(self.take.click, None, js=look)
+        shown = [*form.outputs, *self.editor.components, self.mask, self.mask_fold]
+        said.bind(self.taking.go.click, self.taken, {self.taking.text, *self.held.values()}, shown)
 
     def paste_fields(self) -> list[Any]:
         """Our widgets by the keys of an infotext."""
@@ -131,9 +146,10 @@ class InpaintTab:
     # what the buttons do
 
     def started(self, data: Data) -> dict[Any, Any]:
-        picture, mask = compat.painted(data[self.editor])
+        picture, mask = self.editor.painted(data)
         if picture is None:
             raise ConfigError("There is no picture: drop one, and paint on what is to be made anew.")
+        mask = joined(mask, data[self.mask], picture)
         if mask is None and not is_transparent(picture):
             raise ConfigError("Nothing is painted on: paint on what is to be made anew.")
         values = self.form.values(data)
@@ -167,7 +183,16 @@ class InpaintTab:
     def painted_on(self, data: Data) -> dict[Any, Any]:
         if data[self.result] is None:
             raise ConfigError("There is no result yet.")
-        return {self.editor: compat.for_editor(data[self.result])}
+        return self.editor.show(data[self.result])
+
+    def taken(self, data: Data) -> dict[Any, Any]:
+        """Picture, mask and settings of the host's img2img; which of its pages is open decides for a picture."""
+        held = {name: data[component] for name, component in self.held.items()}
+        picture, mask = held_picture(held, str(data[self.taking.text]) == "inpaint")
+        if picture is None:
+            raise ConfigError("There is no picture in img2img, neither on its first page nor on Inpaint.")
+        found = {**self.form.shown(held_settings(held, self.form.settings)), **self.editor.show(picture)}
+        return {**found, self.mask: mask, self.mask_fold: gr.update(open=mask is not None)}
 
     def lora_added(self, data: Data) -> dict[Any, Any]:
         prompt, title = self.form.components["prompt"], data[self.lora]
@@ -186,6 +211,17 @@ class InpaintTab:
         if not values.get("base"):
             values.pop("base", None)
         return self.form.shown(values, self.page.title_of)
+
+
+def joined(painted: Any, path: str | None, picture: Any) -> Any:
+    """What was painted and what is white in a mask's file, together. Raises ConfigError where the sizes differ."""
+    if not path:
+        return painted
+    given = read_picture(path).convert("L")
+    if given.size != picture.size:
+        told = "the mask has {} x {} pixels, the picture {} x {}.".format(*given.size, *picture.size)
+        raise ConfigError(f"Mask and picture differ: {told}")
+    return given if painted is None else ImageChops.lighter(given, painted)
 
 
 def is_transparent(picture: Any) -> bool:

@@ -64,7 +64,7 @@ class RecipesTab:
         said.bind(self.picture.change, self.dropped, {self.picture}, [self.told, self.text, self.recipe])
         said.bind(self.run.click, self.drawn, {self.recipe}, ())
         self.host.send_button(self.to_host, "txt2img", text=self.text)
-        outputs = [*inpaint.form.outputs, inpaint.editor]
+        outputs = [*inpaint.form.outputs, *inpaint.editor.components]
         said.bind(self.to_inpaint.click, self.to_our_inpaint, {self.recipe, self.picture}, outputs)
         open_tab(self.to_inpaint.click, "inpaint")
         previews = train.form.components["preview_prompts"]
@@ -123,7 +123,7 @@ class RecipesTab:
         inpaint = self.page.shared["inpaint"]
         found = inpaint.shown(self.job(data))
         if data[self.picture]:
-            found[inpaint.editor] = compat.for_editor(read_picture(data[self.picture]))
+            found |= inpaint.editor.show(read_picture(data[self.picture]))
         return found
 
     def as_preview(self, data: Data) -> dict[Any, Any]:

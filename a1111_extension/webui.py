@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_core.confine import confine_job, with_links
 from lora_core.desk import Desk
@@ -22,10 +22,13 @@ from lora_core.desk_run import engine_child, needs_child
 from lora_core.events import Event, Finished, Saved
 from lora_core.remote import Child
 
-from . import host, host_models
+from . import host, host_models, host_pages
 from .guard import Access
 from .host_api import Choice, PasteField
 from .settings_page import OPTIONS
+
+if TYPE_CHECKING:
+    from .compat import Editor
 
 LOGGER = logging.getLogger("lora_loom")
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +43,7 @@ class WebUI:
 
     def __init__(self) -> None:
         self._key = secrets.token_urlsafe(24)
+        self._img2img: dict[str, Any] = {}
         self._moved: list[Any] | None = None
         self._memory = threading.Lock()
         self._watching = threading.Lock()
@@ -85,16 +89,27 @@ class WebUI:
         host.refresh()
 
     def option(self, name: str) -> Any:
-        return host.option(name, DEFAULTS.get(name))
+        return host_pages.option(name, DEFAULTS.get(name))
 
     def page_key(self) -> str:
         return self._key
 
     def paste_target(self, tab: str, image: Any, fields: Sequence[PasteField]) -> None:
-        host.paste_target(tab, image, fields)
+        host_pages.paste_target(tab, image, fields)
 
     def send_button(self, button: Any, tab: str, image: Any = None, text: Any = None) -> None:
-        host.send_button(button, tab, image, text)
+        host_pages.send_button(button, tab, image, text)
+
+    def mask_editor(self, elem_id: str) -> Editor | None:
+        return host_pages.mask_editor(elem_id)
+
+    def component_made(self, component: Any, elem_id: Any) -> None:
+        """Called for every component of the host's pages."""
+        if elem_id in host_pages.IMG2IMG:
+            self._img2img[host_pages.IMG2IMG[elem_id]] = component
+
+    def img2img(self) -> Mapping[str, Any]:
+        return host_pages.img2img_parts(self._img2img)
 
     # Paths of requests
 

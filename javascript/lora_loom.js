@@ -491,5 +491,11 @@
         open("inpaint");
     };
 
-    window.loraLoom = {tell, ask, open};
+    // Which page of img2img is open: "inpaint" for those with a mask.
+    function img2imgPage() {
+        const buttons = [...root().querySelectorAll("#mode_img2img > .tab-nav > button")];
+        return buttons.findIndex((b) => b.classList.contains("selected")) >= 2 ? "inpaint" : "picture";
+    }
+
+    window.loraLoom = {tell, ask, open, img2imgPage};
 })();

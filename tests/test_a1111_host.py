@@ -26,7 +26,7 @@ from lora_core.remote import Child  # noqa: E402
 
 package = extension()
 
-from lora_loom_a1111 import host, host_models, settings_page, webui  # noqa: E402
+from lora_loom_a1111 import host_models, host_pages, settings_page, webui  # noqa: E402
 
 TOYS = Child(overlay=(str(Path(__file__).parent),), imports=("toy_runner",))
 
@@ -39,7 +39,7 @@ def modules(tmp_path, monkeypatch):
 @pytest.fixture
 def ui(modules):
     for option in settings_page.OPTIONS:
-        host.add_option(replace(option, choices=()))
+        host_pages.add_option(replace(option, choices=()))
     ui = webui.WebUI()
     yield ui
     if "desk" in ui.__dict__:
@@ -59,7 +59,7 @@ def test_only_host_py_imports_the_webui():
         names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level}
         assert not {name for name in names if name.partition(".")[0] in ("modules", "networks", "backend")}, path
-        assert ("import_module" in path.read_text("utf-8")) <= (path.name in ("host.py", "host_models.py")), path
+        assert ("import_module" in path.read_text("utf-8")) <= path.name.startswith("host"), path
 
 
 def test_folders_and_lists(modules, ui):
@@ -273,7 +273,7 @@ def test_logins_and_names(modules, ui):
 
 def test_options_are_on_a_page_of_ours_and_folders_are_not_set_through_the_api(modules):
     for option in settings_page.OPTIONS:
-        host.add_option(replace(option, choices=()))
+        host_pages.add_option(replace(option, choices=()))
     added = modules.shared.opts.added
     assert set(added) == {f"lora_loom_{option.name}" for option in settings_page.OPTIONS}
     assert all(isinstance(info, OptionInfo) and info.section[0] == "lora_loom" for info in added.values())
@@ -286,7 +286,7 @@ def test_options_are_on_a_page_of_ours_and_folders_are_not_set_through_the_api(m
 def test_registering_announces_everything_and_the_script_is_found(modules):
     script = package.register()
     assert [name for name, _ in modules.script_callbacks.registered] == [
-        *("ui_tabs", "ui_train_tabs", "ui_settings", "app_started")
+        *("after_component", "ui_tabs", "ui_train_tabs", "ui_settings", "app_started")
     ]
     assert issubclass(script, modules.scripts.Script)
     shown = script()
@@ -295,18 +295,49 @@ def test_registering_announces_everything_and_the_script_is_found(modules):
     )
     del modules.script_callbacks.on_ui_train_tabs  # Forge's Train tab is gone
     package.register()
-    assert len(modules.script_callbacks.registered) == 7
+    assert len(modules.script_callbacks.registered) == 9
+
+
+def block(label="", parent=None):
+    made = SimpleNamespace(label=label, parent=parent)
+    if parent is not None:
+        parent.children.append(made)
+    return made
+
+
+def test_img2imgs_widgets_are_found_as_they_are_made(modules, ui):
+    made = {elem_id: block() for elem_id in ("img2img_prompt", "img2maskimg", "img2img_image")}
+    for elem_id, component in {**made, "txt2img_prompt": block(), None: block()}.items():
+        ui.component_made(component, elem_id)
+    assert ui.img2img() == {
+        "prompt": made["img2img_prompt"], "painted": made["img2maskimg"], "picture": made["img2img_image"]
+    }  # fmt: skip
+    assert ui.mask_editor("x") is None
+
+
+def test_forges_canvases_are_the_fields_that_hold_their_pictures(modules, ui, monkeypatch):
+    monkeypatch.setitem(sys.modules, "modules_forge", object())
+    column = SimpleNamespace(children=[])
+    parts = []
+    for elem_id in ("img2img_image", "img2maskimg"):
+        canvas, front, back = block(parent=column), block("foreground", column), block("background", column)
+        ui.component_made(canvas, elem_id)
+        parts.append((front, back))
+    found = ui.img2img()
+    assert set(found) == {"picture", "painted", "painted mask"}
+    assert found["picture"] is parts[0][1]
+    assert (found["painted mask"], found["painted"]) == parts[1]
 
 
 def test_later_versions_are_told_the_file_and_earlier_ones_are_not(modules):
     told = []
     modules.script_callbacks.callback_map = {"callbacks_ui_tabs": []}
     modules.script_callbacks.add_callback = lambda listed, callback, *, name, category, filename: told.append(filename)
-    host.on("ui_tabs", print)
-    host.on("ui_settings", print)  # no such list: the function of that name is taken
-    assert told == [host.__file__] and modules.script_callbacks.registered == [("ui_settings", print)]
+    host_pages.on("ui_tabs", print)
+    host_pages.on("ui_settings", print)  # no such list: the function of that name is taken
+    assert told == [host_pages.__file__] and modules.script_callbacks.registered == [("ui_settings", print)]
     modules.script_callbacks.add_callback = lambda listed, callback: told.append(1)
-    host.on("ui_tabs", print)
+    host_pages.on("ui_tabs", print)
     assert len(told) == 1 and modules.script_callbacks.registered[-1] == ("ui_tabs", print)
 
 
@@ -317,7 +348,7 @@ from unittest import mock
 before = set(sys.modules)
 from lora_core.doors import load_package
 package = load_package("lora_loom_a1111", __import__("pathlib").Path({root!r}) / "a1111_extension")
-import lora_loom_a1111.host
+import lora_loom_a1111.webui
 heavy = {{"torch", "numpy", "PIL", "gradio", "starlette", "fastapi"}} & {{n.partition(".")[0] for n in sys.modules}}
 print(sorted(heavy))
 """

@@ -35,7 +35,7 @@ class FakeHost:
                 path.mkdir(parents=True, exist_ok=True)
         self.desk = desk or Desk(self.data_folder() / "jobs", Child(python=sys.executable, grace=5.0))
         self.options, self.key = options, secrets.token_urlsafe(16)
-        self.targets, self.sends, self.refreshed = {}, [], 0
+        self.targets, self.sends, self.held, self.refreshed = {}, [], {}, 0
 
     def lora_folders(self):
         return (self.root / "models" / "Lora",)
@@ -101,6 +101,12 @@ class FakeHost:
         if getattr(job, "work_dir", None) == "":
             job = dataclasses.replace(job, work_dir=str(self.data_folder() / "work" / job.name))
         return job
+
+    def mask_editor(self, elem_id):
+        return None
+
+    def img2img(self):
+        return self.held
 
     def paste_target(self, tab, image, fields):
         self.targets[tab] = (image, list(fields))

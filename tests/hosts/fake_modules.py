@@ -8,7 +8,7 @@ import types
 from pathlib import Path
 from types import SimpleNamespace
 
-CALLBACKS = ("ui_tabs", "ui_train_tabs", "ui_settings", "app_started", "script_unloaded")
+CALLBACKS = ("after_component", "ui_tabs", "ui_train_tabs", "ui_settings", "app_started", "script_unloaded")
 
 
 class OptionInfo:

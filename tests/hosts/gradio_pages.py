@@ -49,8 +49,9 @@ class PaperDesk:
 class Built:
     """The whole tab over a fake host, its pages by name."""
 
-    def __init__(self, root, **options):
+    def __init__(self, root, held=None, **options):
         self.host = FakeHost(root, PaperDesk(), **options)
+        self.host.held = held or {}
         made = {}
         for name, page in tabs.PAGES:
             made[name] = page
@@ -396,7 +397,7 @@ def test_several_layers_are_painted_together():
 def test_inpainting_hands_over_picture_mask_and_a1111s_choices(built):
     inpaint = built.pages["Inpaint"]
     data = built.data(*inpaint.form.components.values())
-    data[inpaint.editor] = painting()
+    data |= {inpaint.editor.target: painting(), inpaint.mask: None}
     for name, shown in (
         ("prompt", "a cat <lora:x:1>"), ("mask_invert", "Inpaint not masked"), ("inpaint_area", "Only masked"),
         ("masked_content", "latent noise"), ("sampler", "DPM++ 2M"), ("resize_mode", "Crop and resize"), ("seed", "7"),
@@ -420,17 +421,82 @@ def test_inpainting_hands_over_picture_mask_and_a1111s_choices(built):
 def test_nothing_painted_is_a_sentence(built):
     inpaint = built.pages["Inpaint"]
     data = built.data(*inpaint.form.components.values())
-    data[inpaint.editor] = None
+    data |= {inpaint.editor.target: None, inpaint.mask: None}
     with pytest.raises(ConfigError, match="no picture"):
         inpaint.started(data)
-    data[inpaint.editor] = painting(box=(0, 0, 0, 0))
+    data[inpaint.editor.target] = painting(box=(0, 0, 0, 0))
     with pytest.raises(ConfigError, match="Nothing is painted"):
         inpaint.started(data)
 
 
+def white_in(size, box, path):
+    mask = Image.new("L", size, 0)
+    mask.paste(255, box)
+    mask.save(path)
+    return str(path)
+
+
+def test_a_masks_file_counts_besides_what_is_painted(built, tmp_path):
+    inpaint = built.pages["Inpaint"]
+    data = built.data(*inpaint.form.components.values())
+    given = white_in((64, 64), (0, 0, 8, 8), tmp_path / "mask.png")
+    data |= {inpaint.editor.target: painting(), inpaint.mask: given, inpaint.form.components["base"]: "demo_base"}
+    inpaint.started(data)
+    with Image.open(built.last.mask) as mask:
+        assert mask.getbbox() == (0, 0, 40, 40) and mask.getpixel((12, 12)) == 0
+    data[inpaint.editor.target] = painting(box=(0, 0, 0, 0))
+    inpaint.started(data)
+    assert Image.open(built.last.mask).getbbox() == (0, 0, 8, 8)
+    data[inpaint.mask] = white_in((64, 32), (0, 0, 8, 8), tmp_path / "flat.png")
+    with pytest.raises(ConfigError, match="64 x 32 pixels, the picture 64 x 64"):
+        inpaint.started(data)
+
+
+IMG2IMG = {
+    "prompt": "a cat", "negative_prompt": "dog", "steps": 9, "sampler": "DPM++ 2M", "scheduler": "Karras", "seed": 7,
+    "width": 96, "height": 64, "cfg_scale": 5.5, "denoising_strength": 0.4, "mask_blur": 8, "mask_invert": 1,
+    "masked_content": 2, "inpaint_area": 1, "only_masked_padding": 12, "resize_mode": 2,
+}  # fmt: skip
+
+
+def test_picture_mask_and_settings_come_from_img2img(tmp_path):
+    """On A1111 the mask is in the picture's value, on Forge in a field of its own."""
+    two_fields = FOUR
+    names = [*IMG2IMG, "picture", "painted", *(["painted mask"] if two_fields else [])]
+    with gr.Blocks():
+        held = {name: gr.Textbox() for name in names}
+    built = Built(tmp_path, held=held)
+    inpaint = built.pages["Inpaint"]
+    plain, marked = Image.new("RGBA", (96, 64), "green"), painting((96, 64))
+    values = {**IMG2IMG, "picture": plain, "painted": marked}
+    if two_fields:
+        values |= {"painted": marked["background"], "painted mask": marked["layers"][0]}
+    data = {component: values[name] for name, component in held.items()}
+    updates = inpaint.taken({**data, inpaint.taking.text: "inpaint"})
+    assert updates[inpaint.mask].getbbox() == (16, 16, 40, 40) and updates[inpaint.mask].mode == "L"
+    shown = built.data(*inpaint.form.components.values())
+    for component in inpaint.form.components.values():
+        if component in updates:
+            shown[component] = through_gradio(component, value_of(updates[component]))
+    found = inpaint.form.values({**shown, inpaint.form.components["base"]: "demo_base"})
+    choices = {"sampler": "dpmpp_2m", "scheduler": "karras", "mask_invert": True, "masked_content": "latent noise"}
+    choices |= {"inpaint_area": "only masked", "resize_mode": "resize and fill"}
+    assert {name: found[name] for name in IMG2IMG} == {**IMG2IMG, **choices}
+    updates = inpaint.taken({**data, inpaint.taking.text: "picture"})
+    assert updates[inpaint.mask] is None
+    picture = updates[inpaint.editor.target]
+    assert (picture["background"] if FOUR else picture) is plain
+    with pytest.raises(ConfigError, match="no picture in img2img"):
+        inpaint.taken({**data, held["picture"]: None, held["painted"]: None, inpaint.taking.text: "picture"})
+
+
+def test_without_img2img_nothing_is_offered(built):
+    assert not built.pages["Inpaint"].take.visible
+
+
 def test_the_host_can_paste_into_inpaint_and_gets_its_results(built):
     image, fields = built.host.targets["lora_loom_inpaint"]
-    assert image is built.pages["Inpaint"].editor
+    assert image is built.pages["Inpaint"].editor.target
     keys = {key for _, key in fields if isinstance(key, str)}
     assert {"Prompt", "Negative prompt", "Steps", "CFG scale", "Seed", "Size-1", "Denoising strength"} <= keys
     sampler = next(f for c, f in fields if c is built.pages["Inpaint"].form.components["sampler"])

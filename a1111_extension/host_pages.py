@@ -1,0 +1,140 @@
+"""The pages of AUTOMATIC1111 and Forge: callbacks, settings, "send to", img2img, the component that is painted on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .host import first_of, is_forge, the
+from .host_api import Option
+
+if TYPE_CHECKING:
+    from .compat import Editor
+
+PREFIX = "lora_loom_"
+SECTION = ("lora_loom", "LoRA Loom")
+
+
+def on(event: str, callback: Callable[..., Any]) -> None:
+    """Register for `script_callbacks.on_EVENT` where the version has it.
+
+    Later versions take the file's name, and otherwise search the whole call stack for it, which takes a while.
+    """
+    callbacks = the("script_callbacks")
+    try:
+        listed = callbacks.callback_map[f"callbacks_{event}"]
+        callbacks.add_callback(listed, callback, name=None, category=event, filename=__file__)
+    except (AttributeError, KeyError, TypeError):
+        register = getattr(callbacks, f"on_{event}", None)
+        if register is not None:
+            register(callback)
+
+
+def script_class(picture_begins: Callable[[Any], None]) -> type:
+    """An invisible script that is told before the host makes a picture; the host finds it in scripts/lora_loom.py."""
+    scripts = the("scripts")
+
+    class LoraLoomScript(scripts.Script):  # type: ignore[name-defined,misc]
+        def title(self) -> str:
+            return "LoRA Loom"
+
+        def show(self, is_img2img: bool) -> Any:
+            return scripts.AlwaysVisible
+
+        def ui(self, is_img2img: bool) -> None:
+            return None
+
+        def before_process(self, p: Any, *_: Any) -> None:
+            picture_begins(p)
+
+    return LoraLoomScript
+
+
+def option(option_name: str, default: Any) -> Any:
+    return getattr(the("shared").opts, PREFIX + option_name, default)
+
+
+def add_option(wanted: Option) -> None:
+    """One row of our settings page. Paths may not be set through the host's API."""
+    shared = the("shared")
+    arguments: dict[str, Any] = {}
+    component = None
+    if wanted.choices:
+        component = importlib.import_module("gradio").Radio
+        arguments = {"choices": list(wanted.choices)}
+    info = shared.OptionInfo(wanted.default, wanted.label, component, arguments, section=SECTION)
+    info.restrict_api = "folder" in wanted.name
+    shared.opts.add_option(PREFIX + wanted.name, info.info(wanted.help) if wanted.help else info)
+
+
+def paste_target(tab: str, image: Any, fields: Sequence[Any]) -> None:
+    first_of("infotext_utils", "generation_parameters_copypaste").add_paste_fields(tab, image, list(fields))
+
+
+def send_button(button: Any, tab: str, image: Any, text: Any) -> None:
+    paste = first_of("infotext_utils", "generation_parameters_copypaste")
+    binding = paste.ParamBinding(button, tab, source_text_component=text, source_image_component=image)
+    paste.register_paste_params_button(binding)
+
+
+# img2img, and the component that is painted on
+
+
+IMG2IMG = {
+    "img2img_prompt": "prompt",
+    "img2img_neg_prompt": "negative_prompt",
+    "img2img_sampling": "sampler",
+    "img2img_scheduler": "scheduler",
+    "img2img_steps": "steps",
+    "img2img_width": "width",
+    "img2img_height": "height",
+    "img2img_cfg_scale": "cfg_scale",
+    "img2img_denoising_strength": "denoising_strength",
+    "img2img_seed": "seed",
+    "img2img_mask_blur": "mask_blur",
+    "img2img_mask_mode": "mask_invert",
+    "img2img_inpainting_fill": "masked_content",
+    "img2img_inpaint_full_res": "inpaint_area",
+    "img2img_inpaint_full_res_padding": "only_masked_padding",
+    "resize_mode": "resize_mode",
+    "img2img_image": "picture",
+    "img2maskimg": "painted",
+}
+
+
+def img2img_parts(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The widgets that were made, with Forge's canvases as the fields that hold their pictures."""
+    found = dict(made)
+    for part in ("picture", "painted"):
+        below = canvas_fields(found[part]) if part in found and is_forge() else {}
+        if below:
+            found[part] = below["background"]
+            found[f"{part} mask"] = below["foreground"]
+    found.pop("picture mask", None)
+    return found
+
+
+def canvas_fields(canvas: Any) -> dict[str, Any]:
+    """Forge's canvas is HTML with two fields after it, {"foreground": ..., "background": ...}."""
+    beside = canvas.parent.children if canvas.parent else []
+    at = next((i for i, block in enumerate(beside) if block is canvas), len(beside))
+    return {block.label: block for block in beside[at + 1 : at + 3] if getattr(block, "label", "")}
+
+
+def mask_editor(elem_id: str) -> Editor | None:
+    """Forge's canvas, as its own Inpaint page has it; A1111 has gradio's component."""
+    if not is_forge():
+        return None
+    from .compat import Editor
+
+    opts = the("shared").opts
+    canvas = importlib.import_module("modules_forge.forge_canvas.canvas").ForgeCanvas(
+        elem_id=elem_id,
+        height=512,
+        contrast_scribbles=opts.img2img_inpaint_mask_high_contrast,
+        scribble_color=opts.img2img_inpaint_mask_brush_color,
+        scribble_alpha=opts.img2img_inpaint_mask_scribble_alpha,
+        **{f"scribble_{part}_fixed": True for part in ("color", "alpha", "softness")},
+    )
+    return Editor(canvas.background, (canvas.background, canvas.foreground))
