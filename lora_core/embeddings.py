@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,10 +21,14 @@ LARGEST = 64 * 2**20
 
 @dataclass(frozen=True)
 class Embedding:
-    """Vectors [n, d], float32, by the name that they have in the file ("clip_l" and "clip_g" for SDXL)."""
+    """Vectors [n, d], float32, by the name that they have in the file ("clip_l" and "clip_g" for SDXL).
+
+    `lora`: the name of the LoRA that it came in.
+    """
 
     name: str
     vectors: Mapping[str, torch.Tensor]
+    lora: str = ""
 
     def rows(self, widths: Sequence[int]) -> tuple[torch.Tensor, ...] | None:
         """The vectors for text encoders of these widths, in their order; None when the embedding is not for them."""
@@ -83,7 +87,8 @@ def bundled_embeddings(path: str | Path) -> dict[str, Embedding]:
             if key.startswith(BUNDLE):
                 name, _, part = key[len(BUNDLE) :].partition(".")
                 found.setdefault(name, {})[part.removeprefix("string_to_param.")] = file.read(key)
-    return {name: _embedding(name, tensors, Path(path).name) for name, tensors in found.items()}
+    read = (_embedding(name, tensors, Path(path).name) for name, tensors in found.items())
+    return {embedding.name: replace(embedding, lora=Path(path).stem) for embedding in read}
 
 
 class EmbeddingFolders(Mapping[str, Embedding]):
@@ -102,10 +107,8 @@ class EmbeddingFolders(Mapping[str, Embedding]):
                     self._paths.setdefault(path.stem, path)
 
     def __getitem__(self, name: str) -> Embedding:
-        if name not in self._paths:
-            return self._further[name]
         if name not in self._read:
-            self._read[name] = read_embedding(self._paths[name])
+            self._read[name] = read_embedding(self._paths[name]) if name in self._paths else self._further[name]
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -114,9 +117,15 @@ class EmbeddingFolders(Mapping[str, Embedding]):
     def __len__(self) -> int:
         return len({**self._paths, **self._further})
 
-    def used_hashes(self) -> dict[str, str]:
-        """The sha256 of each file that was read, of which A1111 writes the first 12 digits ("TI hashes")."""
-        return {name: hashlib.sha256(self._paths[name].read_bytes()).hexdigest() for name in self._read}
+    def used_hashes(self, widths: Sequence[int]) -> dict[str, str]:
+        """Of each embedding asked for that fits text encoders of these widths: the sha256 of its file, or the name of
+        the LoRA that it came in. A1111 writes 12 digits or that name ("TI hashes")."""
+        used = {name: found for name, found in self._read.items() if found.rows(widths) is not None}
+        return {name: found.lora or self._hash(name) for name, found in used.items()}
+
+    def _hash(self, name: str) -> str:
+        path = self._paths.get(name)
+        return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def bare_name(written: str) -> str:

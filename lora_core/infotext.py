@@ -37,9 +37,18 @@ def spell_number(number: float) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
-def lora_hashes(hashes: Sequence[tuple[str, str]]) -> str:
-    """The value of "Lora hashes": `name: hash` with 12 digits each, and names as A1111 has them."""
-    return ", ".join(f"{re.sub('[:,]', '', name)}: {digest[:12]}" for name, digest in hashes if digest)
+def written_hashes(hashes: Sequence[tuple[str, str]]) -> str:
+    """The value of "Lora hashes" or "TI hashes": `name: hash` with 12 digits each, and names as A1111 has them.
+
+    An embedding that came in a LoRA has that LoRA's name in the hash's place.
+    """
+    pairs = [(name, digest[:12] if is_hash(digest) else digest) for name, digest in hashes if digest]
+    return ", ".join(f"{re.sub('[:,]', '', name)}: {re.sub('[:,]', '', digest)}" for name, digest in pairs)
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text may be 12 or more digits of a hash in hexadecimal."""
+    return re.fullmatch("[0-9a-fA-F]{12,}", text) is not None
 
 
 def read_hashes(text: str) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_core import __version__, host_names
-from lora_core.infotext import infotext, lora_hashes, spell_number
+from lora_core.infotext import infotext, spell_number, written_hashes
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob, LoraUse
 from lora_core.settings import describe
 
@@ -70,7 +70,8 @@ class Drawn:
     """What one picture adds to its job: its own seeds, and hashes (whole, in hexadecimal; "" where not known).
 
     `model_hash` and `vae_hash` are the SHA-256 of the files. `position` counts the pictures of one batch from 0; it is
-    written where the noise of a batch is drawn at once (ComfyUI's arithmetic).
+    written where the noise of a batch is drawn at once (ComfyUI's arithmetic). An embedding that came in a LoRA has the
+    LoRA's name in place of a hash.
     """
 
     seed: int
@@ -120,8 +121,8 @@ def values_of(job: GenerateJob, drawn: Drawn) -> dict[str, object]:
         **(_hires(job) if type(job) is GenerateJob else {}),
         "Batch size": job.batch_size if together else None,
         "Batch pos": drawn.position if together else None,
-        "Lora hashes": lora_hashes(drawn.lora_hashes),
-        "TI hashes": lora_hashes(drawn.embedding_hashes),
+        "Lora hashes": written_hashes(drawn.lora_hashes),
+        "TI hashes": written_hashes(drawn.embedding_hashes),
         "Version": f"{PROGRAM} {__version__}",
     }
 

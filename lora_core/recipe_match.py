@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_core.errors import FileError, LoomError
+from lora_core.infotext import is_hash
 from lora_core.jobs.generate import InpaintJob
 from lora_core.lora_tags import split_lora_tags
 from lora_core.recipe_values import Recipe
@@ -75,6 +76,18 @@ class Files:
             self.notes.append(f"The LoRA {name}{f' ({digest})' if digest else ''} is not in the folders given.")
         return found
 
+    def embedding(self, name: str, digest: str) -> list[Path]:
+        """The embedding file of this name, checked against the hash; nothing for one that comes in a LoRA."""
+        if digest and not is_hash(digest):
+            return []
+        named = self.named(name)
+        found = [p for p in named if not digest or is_file(p, digest)]
+        if named and not found:
+            self.notes.append(f"{named[0].name} has the name of the embedding {name}, but not its hash {digest}.")
+        elif not named:
+            self.notes.append(f"The embedding {name}{f' ({digest})' if digest else ''} is not in the folders given.")
+        return (found or named)[:1]
+
     def _loras(self) -> Iterator[Path]:
         return (p for p in self.paths if p.suffix.lower() == ".safetensors" and _holds(p, "LoRA"))
 
@@ -97,7 +110,7 @@ def match_files(recipe: Recipe, folders: Iterable[str | Path]) -> Recipe:
         found = files.named(asked, PICTURES) if asked else []
         values |= {name: str(found[0])} if found else {}
     prompt, dirs = _tags(job.prompt, dict(wanted.loras), files)
-    embeddings = [p.parent for name, _ in wanted.embeddings for p in files.named(name)[:1]]
+    embeddings = [p.parent for name, digest in wanted.embeddings for p in files.embedding(name, digest)]
     values |= {"prompt": prompt, "lora_dirs": _added(job.lora_dirs, dirs)}
     values["embedding_dirs"] = _added(job.embedding_dirs, embeddings)
     uses = tuple(replace(use, path=str(files.lora(use.path, "") or use.path)) for use in job.loras)

@@ -1,7 +1,8 @@
-"""Whole pictures that are drawn by us and by A1111 on one narrow model: recipes, the model, A1111's fields."""
+"""Whole pictures that are drawn by us and by the hosts on one model: recipes, the model, A1111's fields."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lora_core import host_names
+from lora_core.architecture import architecture_of
 from lora_core.engine.generate import generate
 from lora_core.events import Finished
 from lora_core.jobs.generate import GenerateJob, Hires, Randomness
+from lora_core.keys import lora_targets
+from lora_core.lora import Lora, LoraModule
+from lora_core.lora_file import write_lora
 
-RECORDED = ("ddim", "euler_ancestral", "dpmpp_2m_sde", "unipc", "long-prompt", "editing", "variation", "hires-lanczos")
+RECORDED = ("ddim", "euler_ancestral", "dpmpp_2m_sde", "unipc", "long-prompt", "editing", "variation")
+RECORDED += ("hires-lanczos", "lora")
 PROMPT = "masterpiece, (a red cat:1.3) on [a] table, ((bright)) light"
 NEGATIVE = "blurry, (dark:1.2)"
+LORA_DIR, LORA = "Lora", "style"
 LONG = ", ".join(f"a thing number {i} of many" for i in range(16))
 
 
@@ -36,6 +43,7 @@ class Recipe:
         plain: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "width": 96, "height": 64, "steps": 6}
         plain |= {"cfg_scale": 7.0, "seed": 123, "device": "cpu", "dtype": "fp32", "arithmetic": arithmetic}
         plain |= {"base": str(base), "output_dir": str(folder), "randomness": self.random, "hires": self.hires}
+        plain |= {"lora_dirs": (str(base.parent / LORA_DIR),)}
         return GenerateJob(**{**plain, **self.values})
 
 
@@ -53,6 +61,8 @@ def recipes() -> list[Recipe]:
         Recipe("no-negative", {"negative_prompt": ""}),
         Recipe("batch", {"batch_size": 2, "batch_count": 2, "sampler": "euler_ancestral"}),
         Recipe("sde-batch", {"batch_size": 2, "sampler": "dpmpp_2m_sde"}),
+        Recipe("lora", {"prompt": f"{PROMPT} <lora:{LORA}:0.8>", "sampler": "euler"}),
+        Recipe("lora-strengths", {"prompt": f"{PROMPT} <lora:{LORA}:-0.5:1.2>"}),
     ]
     return found
 
@@ -105,10 +115,29 @@ def a1111_fields(job: GenerateJob) -> dict[str, Any]:
     return fields
 
 
-def with_a_mean(path: Path) -> Path:
-    """Random text encoders give vectors of mean 0, and A1111's emphasis divides by that mean: give them another."""
-    tensors = load_file(path)
+def with_a_mean(path: Path, to: Path | None = None) -> Path:
+    """Random text encoders give vectors of mean 0, and A1111's emphasis divides by that mean: give them another.
+
+    The checkpoint is changed in its place, or a copy is written `to`; a LoRA for it lies in LORA_DIR beside it.
+    """
+    tensors, to = load_file(path), to or path
     name = "cond_stage_model.transformer.text_model.final_layer_norm.bias"
     tensors[name] = torch.full_like(tensors[name], 0.3)
-    save_file(tensors, path)
+    save_file(tensors, to)
+    write_style(to)
+    return to
+
+
+def write_style(base: Path) -> Path:
+    """A random LoRA for everything that one can change in `base`: attention, convolutions, text encoders."""
+    arch = architecture_of(base)
+    targets = lora_targets(arch, conv=True, text_encoders=True)
+    generator, modules = torch.Generator().manual_seed(7), {}
+    for key in targets:
+        sizes = (4, *key.shape[1:]), (key.shape[0], 4, *(1,) * (len(key.shape) - 2))
+        down, up = (torch.randn(size, generator=generator) / math.sqrt(math.prod(size[1:])) for size in sizes)
+        modules[key.canonical] = LoraModule(down, up * 0.2, 4.0)
+    path = base.parent / LORA_DIR / f"{LORA}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    write_lora(path, Lora(modules, {}, arch.family), targets, torch.float16, {"ss_output_name": LORA})
     return path

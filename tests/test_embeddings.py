@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -120,7 +121,9 @@ def test_folders_read_what_is_asked_for(tmp_path: Path) -> None:
     folders = EmbeddingFolders([tmp_path], further)
     assert sorted(folders) == ["a", "b", "broken"]
     assert folders["a"].rows([4]) is not None
-    assert set(folders.used_hashes()) == {"a"}
+    digest = hashlib.sha256((tmp_path / "sub" / "a.safetensors").read_bytes()).hexdigest()
+    assert folders.used_hashes([4]) == {"a": digest}
+    assert folders.used_hashes([6]) == {}
     with pytest.raises(FileError):
         folders["broken"]
 

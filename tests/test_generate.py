@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from lora_core.commands import Commands
 from lora_core.engine.generate import generate
@@ -21,6 +23,7 @@ from lora_core.jobs.generate import GenerateJob, InpaintJob, LoraUse
 from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import write_lora
+from lora_core.recipes import match_files, recipe_of
 
 SMALL = {"width": 64, "height": 48, "steps": 3, "dtype": "fp32", "device": "cpu", "seed": 5, "prompt": "a cat"}
 
@@ -92,6 +95,21 @@ def test_infotext_names_the_loras(tmp_path: Path) -> None:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     assert text.splitlines()[0] == "a cat<lora:style:0.8>"
     assert f'Lora hashes: "style: {header["__metadata__"]["sshs_model_hash"][:12]}"' in text
+
+
+def test_a_vae_of_its_own_is_told_and_found_again(tmp_path: Path) -> None:
+    weights = {k: v for k, v in load_file(tiny.checkpoint("sd15")).items() if k.startswith("first_stage_model.")}
+    weights["first_stage_model.decoder.conv_out.bias"] += 0.5
+    path = tmp_path / "bright.safetensors"
+    save_file(weights, path)
+    finished = list(generate(job(tmp_path, vae=str(path))))[-1]
+    assert picture([finished]).mean() > picture(list(generate(job(tmp_path)))).mean() + 10
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:10]
+    assert f", VAE hash: {digest}, VAE: bright.safetensors, " in Image.open(finished.outputs[0]).info["parameters"]
+    recipe = recipe_of(finished.outputs[0])
+    assert recipe.wanted.vae == ("bright.safetensors", digest)
+    renamed = path.rename(tmp_path / "renamed.safetensors")
+    assert match_files(recipe, [tmp_path]).job.vae == str(renamed)
 
 
 def test_sdxl_with_a_lora(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_core.infotext import infotext, lora_hashes, quote
+from lora_core.infotext import infotext, quote, read_hashes, written_hashes
 
 
 def test_infotext() -> None:
@@ -22,4 +22,6 @@ def test_quoting() -> None:
 
 
 def test_lora_hashes() -> None:
-    assert lora_hashes([("a", "0123456789abcdef"), ("b", "")]) == "a: 0123456789ab"
+    assert written_hashes([("a", "0123456789abcdef"), ("b", "")]) == "a: 0123456789ab"
+    text = written_hashes([("in:lora", "a long name, of a LoRA")])
+    assert text == "inlora: a long name of a LoRA" and read_hashes(text) == (("inlora", "a long name of a LoRA"),)

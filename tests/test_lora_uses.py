@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lora_core.jobs.generate import GenerateJob, LoraUse
 from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import write_lora
+from lora_core.recipes import recipe_of
 
 ARCH = tiny.architecture("sd15")
 
@@ -118,8 +120,12 @@ def test_embeddings_of_folders_and_loras_change_the_picture(tmp_path: Path) -> N
     written = job(tmp_path, "inlora infolder <lora:style:0>", embedding_dirs=(str(folder),), **small)
     assert sorted(job_embeddings(written)) == ["infolder", "inlora"]
 
+    told = []
+
     def drawn(prompt: str, **changes: object) -> bytes:
-        return Path(list(generate(replace(written, prompt=prompt, **changes)))[-1].outputs[0]).read_bytes()
+        path = Path(list(generate(replace(written, prompt=prompt, **changes)))[-1].outputs[0])
+        told.append(dict(recipe_of(path).wanted.embeddings))
+        return path.read_bytes()
 
     pictures = {
         drawn("inlora infolder <lora:style:0>"),
@@ -128,3 +134,6 @@ def test_embeddings_of_folders_and_loras_change_the_picture(tmp_path: Path) -> N
         drawn("embedding:inlora embedding:infolder <lora:style:0>", arithmetic="comfyui"),
     }
     assert len(pictures) == 4
+    digest = hashlib.sha256((folder / "infolder.safetensors").read_bytes()).hexdigest()[:12]
+    both = {"inlora": path.stem, "infolder": digest}
+    assert told == [both, {"inlora": path.stem}, {"infolder": digest}, both]

@@ -131,6 +131,23 @@ def test_other_hashes_and_aliases(tmp_path: Path) -> None:
     assert match_files(recipe_of(picture(tmp_path / "q.png", parameters=text)), [tmp_path]).job.base == str(old)
 
 
+def test_embeddings_are_found_and_checked(tmp_path: Path) -> None:
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    save_file({"emb_params": torch.ones(1, 4)}, folder / "bad one.safetensors")
+    digest = whole_hash(folder / "bad one.safetensors")
+    job = replace(JOB, base="", prompt="a cat")
+    for told, said in ((digest, ()), ("a" * 64, ("not its hash",)), ("style", ()), ("", ())):
+        recipe = recipe_of(written(tmp_path, job, Drawn(1, embedding_hashes=(("bad one", told),))))
+        found = match_files(recipe, [tmp_path])
+        assert [words in s for words, s in zip(said, found.unmapped, strict=True)] == [True] * len(said)
+        assert found.job.embedding_dirs == ((str(folder),) if len(told) == 64 else ()), told
+    recipe = recipe_of(written(tmp_path, job, Drawn(1, embedding_hashes=(("gone", digest),))))
+    assert match_files(recipe, [tmp_path]).unmapped == (
+        f"The embedding gone ({digest[:12]}) is not in the folders given.",
+    )
+
+
 def test_a_model_in_a_folder_is_found_by_a1111s_name_for_it(tmp_path: Path) -> None:
     base = base_file(tmp_path / "sdxl" / "good.safetensors", 1.0)
     job = replace(JOB, base="sdxl_good", prompt="a cat")

@@ -11,17 +11,16 @@ import torch
 from lora_core.commands import Commands
 from lora_core.engine.device import pick_device, pick_dtype
 from lora_core.engine.hires import second_pass
-from lora_core.engine.lora_uses import NamedLora, job_embeddings, merge_loras, named_loras
+from lora_core.engine.lora_uses import NamedLora, merge_loras, named_loras
 from lora_core.engine.models import Models, load_models
+from lora_core.engine.origin import origin_of
 from lora_core.engine.sampling import SampleRequest, decode, sample
 from lora_core.engine.series import Series
 from lora_core.engine.warm import state, warm_models
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Stage
-from lora_core.file_identity import hash_later
-from lora_core.infotext_fields import Drawn, has_hires
+from lora_core.infotext_fields import has_hires
 from lora_core.jobs.generate import GenerateJob
-from lora_core.tensors import data_hash, read_header
 
 
 def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Event]:
@@ -33,10 +32,10 @@ def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Eve
     yield Stage("Loading the base")
     models = prepared_models(job, named)
     yield Stage("Drawing")
-    request = request_of(job, prompt)
+    origin = origin_of(job, models, named)
+    request = replace(request_of(job, prompt), embeddings=origin.embeddings)
     hires = job.hires if has_hires(job) else None
     series = Series(job, models, prompt, 1 if hires is None else 2)
-    digests, base = tuple(lora_digests(named)), hash_later(job.base)
     for index in range(job.batch_count):
         batch = batch_of(job, request, index)
         latents = yield from series.follow(sample(models, batch, batch.prompts, batch.seeds, commands), commands)
@@ -46,9 +45,7 @@ def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Eve
             yield series.finished(stopped=True)
             return
         for place, picture in enumerate(decode(models, latents, job.low_memory)):
-            seeds = batch.seeds[place], batch.subseeds[place]
-            drawn = Drawn(*seeds, digests, model_hash=base(), position=place)
-            yield from series.keep(picture, drawn)
+            yield from series.keep(picture, origin.drawn(batch, place))
         yield from series.notes()
     yield series.finished()
 
@@ -91,7 +88,6 @@ def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleReq
         zero_terminal_snr=None if job.zero_terminal_snr == "auto" else job.zero_terminal_snr == "on",
         arithmetic=job.arithmetic,
         emphasis=job.emphasis,
-        embeddings=job_embeddings(job),
         subseed_strength=r.subseed_strength,
         noise_source=r.noise_source,
         seed_delta=r.eta_noise_seed_delta,
@@ -116,8 +112,3 @@ def batch_of(job: GenerateJob, request: SampleRequest, index: int) -> SampleRequ
     subseeds = [job.randomness.subseed + place for place in places]
     wrapped = tuple(tuple(seed % 2**64 for seed in counted) for counted in (seeds, subseeds))
     return replace(request, prompts=request.prompts[:1] * job.batch_size, seeds=wrapped[0], subseeds=wrapped[1])
-
-
-def lora_digests(named: tuple[NamedLora, ...]) -> list[tuple[str, str]]:
-    """A1111's hash of each LoRA: the one in its metadata, else of its bytes behind the header."""
-    return [(n.name, read_header(n.path).metadata.get("sshs_model_hash") or data_hash(n.path)) for n in named]

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from lora_core.commands import Commands
 from lora_core.engine import canvas
-from lora_core.engine.generate import batch_of, lora_digests, prepared_models, request_of
+from lora_core.engine.generate import batch_of, prepared_models, request_of
 from lora_core.engine.lora_uses import named_loras
+from lora_core.engine.origin import origin_of
 from lora_core.engine.sampling import noise_of, sample_from
 from lora_core.engine.series import Series
 from lora_core.engine.vae import decode
 from lora_core.events import Event, Stage
-from lora_core.file_identity import hash_later
-from lora_core.infotext_fields import Drawn
 from lora_core.inpaint_plan import InpaintOptions, InpaintPlan, plan_without_mask
 from lora_core.jobs.generate import Img2ImgJob
 from lora_core.picture_read import read_picture
@@ -37,11 +36,13 @@ def redraw(job: Img2ImgJob, plan: InpaintPlan, commands: Commands | None = None)
     yield Stage("Loading the base")
     models = prepared_models(job, named)
     yield Stage("Drawing")
+    origin = origin_of(job, models, named)
     request = replace(request_of(job, prompt, job.denoising_strength), exactly=job.all_steps)
+    request = replace(request, embeddings=origin.embeddings)
     batches = [batch_of(job, request, index) for index in range(job.batch_count)]
     request = replace(request, seeds=tuple(seed for batch in batches for seed in batch.seeds))
     prepared = canvas.canvas_of(models, job, plan, request)
-    series, digests, base = Series(job, models, prompt), tuple(lora_digests(named)), hash_later(job.base)
+    series = Series(job, models, prompt)
     for batch in batches:
         noise = noise_of(models, batch, batch.seeds, prepared.latents.shape[1:])
         steps = sample_from(models, batch, batch.prompts, noise, canvas.start_of(prepared, job), commands)
@@ -52,8 +53,6 @@ def redraw(job: Img2ImgJob, plan: InpaintPlan, commands: Commands | None = None)
         latents = canvas.finished(prepared, job, latents)
         for place, drawn in enumerate(decode(models, latents, job.low_memory)):
             picture = canvas.result(prepared, job, drawn, latents, place)
-            seeds = batch.seeds[place], batch.subseeds[place]
-            said = Drawn(*seeds, digests, model_hash=base(), position=place)
-            yield from series.keep(picture, said)
+            yield from series.keep(picture, origin.drawn(batch, place))
         yield from series.notes()
     yield series.finished()

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import small_models
 import torch
-from comfy_inpaint_cases import GRAPHS, NEGATIVE, PROMPT
+from comfy_inpaint_cases import GRAPHS, NEGATIVE, PROMPT, Graph
 from safetensors.torch import save_file
+
+from lora_core.architecture import architecture_of
 
 PROBE = Path(__file__).parent / "probes" / "comfyui_inpaint.py"
 
 
-def pictures(folder: Path) -> dict[str, np.ndarray]:
-    """name -> uint8 [n, h, w, 3]. Skips unless COMFYUI_DIR names the program (COMFYUI_PYTHON: its interpreter)."""
+def pictures(folder: Path, graphs: Sequence[Graph] = GRAPHS, whole: Path | None = None) -> dict[str, np.ndarray]:
+    """name -> uint8 [n, h, w, 3]. `whole`: a checkpoint with text encoders and VAE of the true widths for all graphs.
+
+    Skips unless COMFYUI_DIR names the program (COMFYUI_PYTHON: its interpreter).
+    """
     host = os.environ.get("COMFYUI_DIR")
     if not host or not Path(host).is_dir():
         pytest.skip("COMFYUI_DIR does not name a folder with the real program")
@@ -29,14 +36,19 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
             "unet": small_models.WIDTH,
             "vae": small_models.VAE_WIDTH,
         },
-        "models": {name: _model(folder, name) for name in ("small", "small_inpainting")},
-        "cases": [graph.asked(folder) for graph in GRAPHS],
+        "models": _whole(whole) if whole else {name: _model(folder, name) for name in ("small", "small_inpainting")},
+        "cases": [graph.asked(folder) for graph in graphs],
         "out": str(folder / "comfyui.npz"),
     }
     command = [os.environ.get("COMFYUI_PYTHON", "python3"), str(PROBE), json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert "RESULT" in done.stdout, done.stderr[-5000:]
     return dict(np.load(folder / "comfyui.npz"))
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    channels = architecture_of(path).unet.block_out_channels[0]
+    return {"small": {"checkpoint": str(path), "channels": channels, "texts": [PROMPT, NEGATIVE]}}
 
 
 def _model(folder: Path, name: str) -> dict[str, str]:

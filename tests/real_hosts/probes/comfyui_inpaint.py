@@ -33,6 +33,16 @@ def load(path: str, widths: dict[str, Any]) -> tuple[Any, Any]:
     return model, vae
 
 
+def load_whole(path: str, channels: int) -> tuple[Any, Any, Any]:
+    """MODEL, CLIP and VAE of a checkpoint of the true widths, but for the UNet's."""
+    import comfy.sd
+    import comfy.supported_models as supported
+
+    for known in (supported.SD15, supported.SDXL):
+        known.unet_config["model_channels"] = channels
+    return comfy.sd.load_checkpoint_guess_config(path)[:3]
+
+
 def loaded(path: str) -> tuple[torch.Tensor, torch.Tensor]:
     """IMAGE and MASK of LoadImage; of a mask picture the red channel, as LoadImageMask reads it."""
     from PIL import Image
@@ -76,10 +86,17 @@ def main() -> None:
     comfy.options.enable_args_parsing()
     found = {}
     for name, model in asked["models"].items():
-        conds = load_file(model["conds"])
-        pair = [[[conds[key], {}]] for key in ("positive", "negative")]
         with torch.inference_mode():
-            parts = load(model["checkpoint"], asked["widths"])
+            if "channels" in model:
+                import nodes
+
+                unet, clip, vae = load_whole(model["checkpoint"], model["channels"])
+                parts = unet, vae
+                pair = [nodes.CLIPTextEncode().encode(clip, text)[0] for text in model["texts"]]
+            else:
+                conds = load_file(model["conds"])
+                pair = [[[conds[key], {}]] for key in ("positive", "negative")]
+                parts = load(model["checkpoint"], asked["widths"])
             for case in asked["cases"]:
                 if case["model"] == name:
                     found[case["name"]] = draw(case, *parts, pair)

@@ -17,6 +17,8 @@ def draw(loaded: Any, recipe: dict[str, Any]) -> torch.Tensor:
     import nodes
 
     model, clip, vae = loaded
+    for path, *strengths in recipe["loras"]:
+        model, clip = nodes.LoraLoader().load_lora(model, clip, path, *strengths)
     clip = nodes.CLIPSetLastLayer().set_last_layer(clip, -recipe["clip_skip"])[0] if recipe["clip_skip"] > 1 else clip
     texts = [nodes.CLIPTextEncode().encode(clip, recipe[key])[0] for key in ("positive", "negative")]
     size = recipe["width"], recipe["height"], recipe["batch_size"]
@@ -40,8 +42,11 @@ def main() -> None:
     comfy.options.enable_args_parsing()
     import comfy.sd
     import comfy.supported_models
+    import folder_paths
 
-    comfy.supported_models.SD15.unet_config["model_channels"] = asked["channels"]  # it knows models by their width
+    for known in (comfy.supported_models.SD15, comfy.supported_models.SDXL):  # it knows models by their width
+        known.unet_config["model_channels"] = asked["channels"]
+    folder_paths.add_model_folder_path("loras", asked["loras"])
     with torch.inference_mode():
         loaded = comfy.sd.load_checkpoint_guess_config(asked["checkpoint"])[:3]
         found = {name: draw(loaded, recipe) for name, recipe in asked["recipes"].items()}
