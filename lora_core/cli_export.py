@@ -67,6 +67,9 @@ def on_disk(subsets: list[Subset]) -> list[Subset]:
     """Every folder with pictures as a subset: sd-scripts looks into none below. Folders that are not here stay."""
     found: list[Subset] = []
     for subset in subsets:
+        if subset.metadata_file:
+            found.append(subset)
+            continue
         try:
             walked = Walk().folders(Path(subset.folder), subset)
         except DatasetError:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, TypeVar, Union
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,12 @@ def event_from_json(data: dict[str, Any]) -> Event:
     if "outputs" in values:
         values["outputs"] = tuple(values["outputs"])
     return kind(**values)
+
+
+def end_of(work: Generator[Event, None, T]) -> T:
+    """The result of a generator of events, which are thrown away."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value

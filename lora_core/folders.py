@@ -91,6 +91,8 @@ class Walk:
         if subset.folder and Path(subset.folder) == path:
             return subset
         subset = subset if subset.folder else replace(subset, folder=str(path))
+        if subset.metadata_file:
+            return subset
         match = _KOHYA_NAME.fullmatch(path.name)
         if not match:
             return subset

@@ -19,12 +19,14 @@ from lora_core.kohya_gui import from_gui, is_gui
 from lora_core.kohya_options import OPTIONS
 from lora_core.kohya_row import Notes
 from lora_core.kohya_rules import RULES
+from lora_core.metadata_file import common_folder
 from lora_core.settings import from_json, replace_by_name, to_json
 
 PATHS = (
     "pretrained_model_name_or_path",
     "vae",
     "train_data_dir",
+    "in_json",
     "dataset_config",
     "output_dir",
     "network_weights",
@@ -105,7 +107,8 @@ def translate(given: dict[str, Any], place: Place, notes: Notes) -> TrainJob:
     job = replace_by_name(TrainJob(), settings_of(given, notes))
     dataset = given.get("dataset_config")
     if not dataset:
-        return replace_by_name(job, {"folder": str(given.get("train_data_dir") or "")})
+        folder = str(given.get("train_data_dir") or "") or named_folder(job.dataset.metadata_file)
+        return replace_by_name(job, {"folder": folder})
     return with_dataset(job, read_file(Path(dataset)), Place(Path(dataset).parent), notes)
 
 
@@ -134,6 +137,18 @@ def with_dataset(job: TrainJob, config: dict[str, Any], place: Place, notes: Not
     wanted = {setting for name in options for setting in OPTIONS[name].settings}
     job = replace_by_name(job, {name: value for name, value in translated.items() if name in wanted})
     data = to_json(job)
-    data["dataset"]["subsets"] = [{**subset, "folder": place.find(subset["folder"])} for subset in subsets]
+    data["dataset"]["subsets"] = [placed(subset, place) for subset in subsets]
     data["dataset"]["folder"] = ""
     return from_json(TrainJob, data)
+
+
+def placed(subset: dict[str, Any], place: Place) -> dict[str, Any]:
+    """A subset's paths where they are; without a folder, the one that its captions file names."""
+    file = place.find(subset.get("metadata_file"))
+    folder = place.find(subset["folder"]) or named_folder(file)
+    return {**subset, "folder": folder, **({"metadata_file": file} if file else {})}
+
+
+def named_folder(file: str | None) -> str:
+    """The folder of the pictures that a captions file names by whole paths. Raises DatasetError."""
+    return common_folder(Path(file)) if file else ""

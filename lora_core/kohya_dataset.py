@@ -54,6 +54,7 @@ SUBSET_FIELDS: dict[str, tuple[str, Any]] = {
     "random_crop": ("random_crop", truth),
     "face_crop_aug_range": ("face_crop", face_text),
     "resize_interpolation": ("resize_filter", filter_name),
+    "metadata_file": ("metadata_file", text),
 }
 
 WHOLE_DATASET = (
@@ -69,7 +70,6 @@ WHOLE_DATASET = (
 REFUSED: dict[str, str] = {
     "network_multiplier": "Not supported: the network always trains at full strength.",
     "custom_attributes": "Only diff_output_preservation is known; what else stands there is left out.",
-    "metadata_file": "Put the captions beside the pictures, as .txt or .json files or one metadata.jsonl.",
 }
 
 
@@ -115,7 +115,7 @@ def add(subsets: list[dict[str, Any]], subset: dict[str, Any] | None, where: str
     """Append a subset, once for each folder and size."""
     if subset is None:
         return
-    same = ("folder", "width", "height")
+    same = ("folder", "metadata_file", "width", "height")
     if any(all(subset.get(name) == other.get(name) for name in same) for other in subsets):
         sentence = "This folder is there already at this size and counts once."
         notes.say(f"{where} image_dir", subset["folder"], sentence, "not supported")
@@ -125,10 +125,10 @@ def add(subsets: list[dict[str, Any]], subset: dict[str, Any] | None, where: str
 
 def translate_subset(own: dict[str, Any], options: dict[str, Any], where: str, notes: Notes) -> dict[str, Any] | None:
     """One subset; None when it cannot be trained on."""
-    if not own.get("image_dir"):
+    if not own.get("image_dir") and not own.get("metadata_file"):
         notes.say(where, own.get("image_dir"), "A subset without image_dir is left out.", "not supported")
         return None
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"folder": ""}
     for name, value in own.items():
         if name in SUBSET_FIELDS:
             field, conversion = SUBSET_FIELDS[name]

@@ -35,10 +35,10 @@ MODEL = (
 DATASET = (
     rule("train_data_dir", None, "folder"),
     same("reg_data_dir", None, "class_pictures", text),
-    refuse("in_json", None, "Put the captions beside the pictures, as .txt or .json files or one metadata.jsonl."),
+    rule("in_json", None, "metadata_file", sentence="Caption and tags; each picture's bucket follows from its size."),
     rule("dataset_config", None, "subsets", sentence="See the table of dataset options."),
     refuse("dataset_class", None, "A dataset class is foreign code, which is not run."),
-    refuse("dataset_repeats", 1, "It belongs to in_json; repeats of folders and subsets are supported."),
+    rule("dataset_repeats", 1, "repeats", sentence="With in_json, as in sd-scripts."),
     same("train_batch_size", 1, "batch_size", whole),
     rule("resolution", None, "width", "height", sentence="512 when it is not given."),
     same("enable_bucket", False, "buckets", truth),

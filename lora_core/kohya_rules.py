@@ -121,6 +121,13 @@ def filters(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     return {"resize_filter": resize_filter(values["resize_interpolation"])}
 
 
+def captions_file(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
+    """The file with all captions, and how often its pictures count."""
+    file = text(values["in_json"])
+    repeats = notes.convert("dataset_repeats", values["dataset_repeats"], whole)
+    return {"metadata_file": file, "repeats": repeats} if file else {}
+
+
 def kept_saves(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     """How many saves are kept, from a number of saves or of steps."""
     epochs, steps, every = (
@@ -143,6 +150,7 @@ RULES: tuple[Callable[[dict[str, Any], Notes], dict[str, Any]], ...] = (
     output,
     start,
     filters,
+    captions_file,
     kept_saves,
     previews,
     sampler,

@@ -15,6 +15,9 @@ def sources(job: TrainJob) -> list[Subset]:
     d = job.dataset
     found = [Subset(d.folder, repeats=d.repeats)] if d.folder else []
     found += d.subsets
+    if d.metadata_file:
+        named = [s.metadata_file is None and not s.class_pictures for s in found]
+        found = [replace(s, metadata_file=d.metadata_file) if own else s for s, own in zip(found, named)]
     try:
         further = d.sides()
     except ValueError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from lora_core.focus import Profile, profile
 from lora_core.pictures import Pixels
 
 WINDOW = 1024
@@ -25,11 +26,14 @@ class Traits:
 
     `detail`: the strength of the finest waves (up to two pixels long) over that of waves twice as long: 0.04 to 0.3 in
     photographs and drawings, below 0.035 after enlarging by two or a blur of one pixel.
+
+    `profile`: where something stands out.
     """
 
     fingerprint: int
     thumbnail: str
     detail: float
+    profile: Profile
 
     @property
     def is_soft(self) -> bool:
@@ -40,7 +44,8 @@ def traits(pixels: Pixels) -> Traits:
     """The traits of a decoded picture."""
     picture = Image.fromarray(pixels.rgb)
     grey, small = picture.convert("L"), picture.resize((8, 8), Image.Resampling.BOX)
-    return Traits(fingerprint(grey), small.tobytes().hex(), detail(np.asarray(grey, np.float32)))
+    fine = detail(np.asarray(grey, np.float32))
+    return Traits(fingerprint(grey), small.tobytes().hex(), fine, profile(pixels.rgb))
 
 
 def fingerprint(grey: Image.Image) -> int:

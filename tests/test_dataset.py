@@ -264,7 +264,7 @@ def test_known_contents_are_not_decoded_again(tmp_path, monkeypatch):
     draw(tmp_path / "in" / "a.png", (100, 60))
     known = tmp_path / "cache" / "pictures.json"
     first = open_dataset(job_of(tmp_path / "in"), known=known)
-    monkeypatch.setattr("lora_core.engine.dataset.decode", lambda data: pytest.fail("decoded again"))
+    monkeypatch.setattr("lora_core.engine.picture_index.decode", lambda data: pytest.fail("decoded again"))
     assert open_dataset(job_of(tmp_path / "in"), known=known).pictures == first.pictures
     monkeypatch.undo()
     known.write_text('{"damaged": [1]}')

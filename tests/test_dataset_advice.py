@@ -14,10 +14,12 @@ from lora_core.engine.advice import advised
 from lora_core.engine.dataset import open_dataset
 from lora_core.engine.setup import prepare
 from lora_core.events import Note
+from lora_core.focus import CELLS, Profile
 from lora_core.jobs.train import Captions
 from lora_core.picture_traits import Traits, near_copies, traits
 from lora_core.pictures import read_pixels
 
+EVEN = Profile(bytes(CELLS), bytes(CELLS))
 DEMO = Path(__file__).parents[1] / "lora_core" / "assets" / "demo"
 
 
@@ -171,7 +173,7 @@ def test_the_training_follows_the_advice_where_asked(tmp_path):
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=12))
 def test_groups_of_near_copies(marks):
-    groups = near_copies([Traits(mark, "00" * 192, 1.0) for mark in marks])
+    groups = near_copies([Traits(mark, "00" * 192, 1.0, EVEN) for mark in marks])
     together = {i for group in groups for i in group}
     for i, one in enumerate(marks):
         near = [j for j, other in enumerate(marks) if j != i and (one ^ other).bit_count() <= 4]

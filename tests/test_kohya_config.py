@@ -74,6 +74,7 @@ DONE = [
     ({"v_parameterization": True}, {"prediction": "v"}),
     ({"vae": "v.pt"}, {"vae": "v.pt"}),
     ({"train_data_dir": "pics"}, {"folder": "pics"}),
+    ({"train_data_dir": "p", "in_json": "m.json", "dataset_repeats": 3}, {"metadata_file": "m.json", "repeats": 3}),
     ({"train_batch_size": 4}, {"batch_size": 4}),
     ({"resolution": "512,768"}, {"width": 512, "height": 768}),
     ({"resolution": 640}, {"width": 640, "height": 640}),

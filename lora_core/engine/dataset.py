@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_core.buckets import BucketRules, Size
 from lora_core.draws import Draws
-from lora_core.engine.dataset_report import CountTokens, Fault, shown
+from lora_core.engine.dataset_report import CountTokens, shown
 from lora_core.engine.epochs import Batch, Dataset, Item, Picture
-from lora_core.engine.mask_files import MaskFiles, checked_mask
+from lora_core.engine.faces import Faces
+from lora_core.engine.loading import File, area, load_pictures, looks_for_faces
+from lora_core.engine.mask_files import MaskFiles
+from lora_core.engine.metadata_files import MetadataFiles
+from lora_core.engine.picture_index import PictureIndex
 from lora_core.engine.survey import Findings, report_on
-from lora_core.errors import DatasetError, FileError
-from lora_core.folders import Caption, CaptionFiles, Folder, Walk, caption_suffix
+from lora_core.errors import DatasetError
+from lora_core.events import Event, end_of
+from lora_core.folders import CaptionFiles, Folder, Walk, caption_suffix
 from lora_core.jobs.train import Subset, TrainJob
-from lora_core.picture_traits import Traits, traits
-from lora_core.pictures import content_hash, decode, read_bytes
 
 __all__ = ["Batch", "Dataset", "Item", "Picture", "open_dataset"]
 
 PREVIEWS = 3
-_READERS = 4
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that may be a picture: its name for a person, its rules, its own caption (None: it has none)."""
-
-    path: Path
-    name: str
-    subset: Subset
-    caption: Caption | None
-    mask: Path | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What opening a file showed: content hash, size (width, height) and frames, or the reason why it is no use."""
-
-    content_hash: str = ""
-    size: Size = (0, 0)
-    frames: int = 1
-    reason: str = ""
-    traits: Traits | None = None
 
 
 def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: Path | None = None) -> Dataset:
-    """Find, check and sort the pictures of a job.
+    """`opening` without its events."""
+    return end_of(opening(job, count_tokens, known))
+
+
+def opening(
+    job: TrainJob, count_tokens: CountTokens | None = None, known: Path | None = None
+) -> Generator[Event, None, Dataset]:
+    """Find, check and sort the pictures of a job; the events tell how many files are read.
 
     `count_tokens` gives the tokens of a text without begin and end marks; without it the report says nothing of
     lengths. `known` names a file that remembers which contents decode, so that a later run decodes none of them.
@@ -60,11 +44,19 @@ def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: 
     findings = Findings()
     sources = training_sources(job)
     training = find_files(job, sources, findings)
-    kept_out = find_files(job, [Subset(job.dataset.held_out)], findings) if job.dataset.held_out else []
+    kept_out = (
+        find_files(job, [Subset(job.dataset.held_out, metadata_file="")], findings) if job.dataset.held_out else []
+    )
     index = PictureIndex(known)
-    pictures = load_pictures(training, job, index, findings)
-    held_out = load_pictures(kept_out, job, index, findings)
-    index.save()
+    faces = Faces(known and known.with_name("faces.json")) if looks_for_faces([*training, *kept_out]) else None
+    try:
+        pictures = yield from load_pictures(training, job, (index, faces), findings)
+        held_out = yield from load_pictures(kept_out, job, (index, faces), findings)
+    finally:
+        index.save()
+        if faces:
+            faces.save()
+    findings.notes += [faces.told] if faces and faces.told else []
     if job.dataset.drop_copies:
         pictures = without_copies(pictures, findings)
     pictures, held_out = divided(job, pictures, held_out, findings)
@@ -77,22 +69,15 @@ def open_dataset(job: TrainJob, count_tokens: CountTokens | None = None, known: 
     return replace(dataset, report=report_on(dataset, captioned, findings, count_tokens))
 
 
-def bucket_rules(job: TrainJob, subset: Subset) -> BucketRules:
-    """The bucket settings of a subset. Raises ConfigError."""
-    d = job.dataset
-    return BucketRules(area(job, subset), d.min_bucket, d.max_bucket, d.bucket_step, d.no_upscale, d.buckets)
-
-
-def area(job: TrainJob, subset: Subset) -> Size:
-    """The (width, height) that a subset is trained at."""
-    return subset.width or job.dataset.width, subset.height or subset.width or job.dataset.height
-
-
 def training_sources(job: TrainJob) -> list[Subset]:
     """The folders to train on, each once at each of its sizes."""
     named = [Subset("", repeats=job.dataset.repeats)] if job.dataset.folder else []
     found: dict[tuple[Any, ...], Subset] = {}
-    others = [Subset(job.dataset.class_pictures, class_pictures=True)] if job.dataset.class_pictures else []
+    others = (
+        [Subset(job.dataset.class_pictures, class_pictures=True, metadata_file="")]
+        if job.dataset.class_pictures
+        else []
+    )
     for subset in [*named, *job.dataset.subsets, *others]:
         place = os.path.realpath(subset.folder or job.dataset.folder)
         found.setdefault((place, *area(job, subset)), subset)
@@ -118,6 +103,8 @@ def resolved(job: TrainJob, subset: Subset) -> Subset:
         "random_crop": job.dataset.random_crop,
         "face_crop": job.dataset.face_crop,
         "resize_filter": job.dataset.resize_filter,
+        "focus": job.dataset.focus,
+        "metadata_file": job.dataset.metadata_file,
     }
     return replace(subset, **{name: value for name, value in common.items() if getattr(subset, name) is None})
 
@@ -134,17 +121,25 @@ def find_files(job: TrainJob, sources: Sequence[Subset], findings: Findings) -> 
         walk = walks.setdefault((source.width, source.height), Walk({os.path.realpath(path) for path in apart if path}))
         folders += walk.folders(Path(source.folder or job.dataset.folder), resolved(job, source))
     captions = CaptionFiles(folders, job.captions.separator, job.captions.wildcards)
+    tables = MetadataFiles(job.captions.separator, job.captions.wildcards)
     several = len(sources) > 1
     files: list[File] = []
     for folder in folders:
         for path in folder.pictures():
             name = path.relative_to(folder.root).as_posix()
-            caption = captions.caption(path, folder.subset.caption_extension or "")
+            name = f"{folder.root.name}/{name}" if several else name
+            if folder.subset.metadata_file:
+                caption = tables.caption(folder.subset.metadata_file, path, folder.root, name)
+                if caption is None:
+                    continue
+            else:
+                caption = captions.caption(path, folder.subset.caption_extension or "")
             mask = masks.mask(folder.subset.masks or "", path, folder.root)
-            files.append(File(path, f"{folder.root.name}/{name}" if several else name, folder.subset, caption, mask))
+            files.append(File(path, name, folder.subset, caption, mask))
+    tables.require_pictures(files)
     require_captions(files, captions)
     said = dict.fromkeys(note for walk in walks.values() for note in walk.notes)
-    findings.notes += list(said) + caption_notes(captions) + other_notes(folders)
+    findings.notes += list(said) + caption_notes(captions) + tables.notes() + other_notes(folders)
     if masks.missing:
         findings.notes.append(f"Without a mask, so that the whole picture is learned: {shown(masks.missing)}.")
     return files
@@ -172,78 +167,6 @@ def caption_notes(captions: CaptionFiles) -> list[str]:
 def other_notes(folders: Sequence[Folder]) -> list[str]:
     others = [name for folder in folders for name in folder.others()]
     return [f"Files that are neither pictures nor captions: {shown(others)}."] if others else []
-
-
-class PictureIndex:
-    """Remembers size, frames and traits of contents that decoded, by content hash, in a JSON file (None: nowhere)."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._known: dict[str, tuple[int, int, int, str, str, float]] = {}
-        self._fresh = False
-        try:
-            data = json.loads(path.read_text("utf-8")) if path else {}
-            self._known = {
-                str(key): (int(w), int(h), int(n), f"{int(mark, 16):x}", bytes.fromhex(small).hex(), float(detail))
-                for key, (w, h, n, mark, small, detail) in data.items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError):
-            self._known = {}
-
-    def look(self, path: Path) -> Look:
-        """Open a file, or recognise its content."""
-        try:
-            data = read_bytes(path)
-            mark = content_hash(data)
-            if mark in self._known:
-                width, height, frames, finger, small, detail = self._known[mark]
-                return Look(mark, (width, height), frames, traits=Traits(int(finger, 16), small, detail))
-            pixels = decode(data)
-        except FileError as error:
-            return Look(reason=str(error))
-        found = traits(pixels)
-        self._known[mark] = (*pixels.size, pixels.frames, f"{found.fingerprint:x}", found.thumbnail, found.detail)
-        self._fresh = True
-        return Look(mark, pixels.size, pixels.frames, traits=found)
-
-    def save(self) -> None:
-        """Write what is new; a folder that cannot be written costs only time."""
-        if not self._path or not self._fresh:
-            return
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self._known), "utf-8")
-            os.replace(temporary, self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-
-
-def load_pictures(files: Sequence[File], job: TrainJob, index: PictureIndex, findings: Findings) -> list[Picture]:
-    """The files that decode and fit a bucket, in order; the others become faults."""
-    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as pool:
-        looks = list(pool.map(lambda file: index.look(file.path), files))
-    known = {(s.width, s.height): bucket_rules(job, s) for s in [Subset(""), *(file.subset for file in files)]}
-    pictures: list[Picture] = []
-    for file, look in zip(files, looks):
-        try:
-            if look.reason:
-                raise FileError(look.reason)
-            fit = known[file.subset.width, file.subset.height].fit(look.size)
-            fit = replace(fit, filter=file.subset.resize_filter or "auto")
-            mask_hash = checked_mask(file.mask, look.size)
-        except (FileError, DatasetError) as error:
-            findings.faults.append(Fault(file.name, str(error)))
-            continue
-        if look.traits is not None:
-            findings.traits[look.content_hash] = look.traits
-        if look.frames > 1:
-            findings.notes.append(f"{file.name} has {look.frames} frames; the first is used.")
-        text = file.caption.text if file.caption else ""
-        caption = text or file.subset.class_words
-        facts = (look.content_hash, fit, file.mask, mask_hash)
-        pictures.append(Picture(file.path, file.name, look.size, caption, file.subset, *facts))
-    return pictures
 
 
 def without_copies(pictures: list[Picture], findings: Findings) -> list[Picture]:

@@ -49,7 +49,10 @@ def facts(job: TrainJob, dataset: Dataset) -> dict[str, Any]:
     """Pictures, captions, repeats and the LoRA that is started from, by content: a state belongs to exactly these."""
 
     def rows(pictures: tuple[Picture, ...]) -> list[list[Any]]:
-        return [[p.content_hash, p.caption, p.subset.repeats, *([p.mask_hash] if p.mask else [])] for p in pictures]
+        return [
+            [p.content_hash, p.caption, p.subset.repeats, *([p.mask_hash] if p.mask else []), *(p.fit.offset or ())]
+            for p in pictures
+        ]
 
     start = file_hashes(job.network.start_from)[1] if job.network.start_from else ""
     return {"pictures": rows(dataset.pictures), "held_out": rows(dataset.held_out), "start_from": start}

@@ -21,7 +21,7 @@ from lora_core.engine.averages import Ema
 from lora_core.engine.cache import LatentCache
 from lora_core.engine.conditioning import Encode, TextRules, live_encoder
 from lora_core.engine.course import Course
-from lora_core.engine.dataset import open_dataset
+from lora_core.engine.dataset import opening
 from lora_core.engine.device import grad_scaler, pick_device, pick_dtype
 from lora_core.engine.epochs import Batch, Dataset, steps_per_epoch
 from lora_core.engine.folders_check import require_room, require_writable, sweep
@@ -107,7 +107,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     start = read_start(job, architecture, rates(job, architecture)) if job.network.start_from else None
     sizes = branch_sizes(job, architecture, start)
     yield Stage("Loading the text encoder")
-    encode, encoders = text_side(job, architecture, dataset, sizes, device, dtype)
+    encode, encoders = yield from text_side(job, architecture, dataset, sizes, device, dtype)
     yield Stage("Loading the UNet")
     unet: Any = base_loras.load_unet(job, architecture, dtype, device)
     unet.to(memory_format=torch.channels_last)
@@ -191,14 +191,14 @@ def looked_at(job: TrainJob) -> Generator[Event, None, tuple[TrainJob, Dataset]]
     """The pictures and what is said about them; the job with the safe advice followed, where that is wanted."""
     known = cache_folder(job) / "pictures.json"
 
-    def opened(job: TrainJob) -> Dataset:
-        return open_dataset(job, lambda text: len(token_ids(text)), known)
+    def opened(job: TrainJob) -> Generator[Event, None, Dataset]:
+        return opening(job, lambda text: len(token_ids(text)), known)
 
-    dataset = opened(job)
+    dataset = yield from opened(job)
     changes = {name: value for one in dataset.report.advice for name, value in one.change.items()}
     if job.dataset.apply_advice and changes:
         job = advised(job, dataset.report.advice)
-        dataset = opened(job)
+        dataset = yield from opened(job)
         yield Note(f"As advised: {', '.join(f'{name} = {value}' for name, value in changes.items())}.")
     for line in dataset.report.text():
         yield Note(line)
@@ -219,7 +219,7 @@ def branch_sizes(job: TrainJob, architecture: Architecture, start: Start | None)
 def text_side(
     job: TrainJob, architecture: Architecture, dataset: Dataset, sizes: dict[str, network.Size],
     device: torch.device, dtype: torch.dtype,
-) -> tuple[Encode, tuple[nn.Module, ...]]:  # fmt: skip
+) -> Generator[Event, None, tuple[Encode, tuple[nn.Module, ...]]]:  # fmt: skip
     """How captions are encoded, and the encoders that have to stay in memory for it."""
     c = job.captions
     rules = TextRules(architecture, c.clip_skip, c.max_tokens, c.weighted)
@@ -229,7 +229,7 @@ def text_side(
         return reading_words(live_encoder(encoders, rules), job), encoders
     if dataset.captions_fixed and job.memory.cache_text:
         mark = text_mark(job, architecture, dtype)
-        return cached_encoder(rules, dataset, mark, load, cache_folder(job) / "text"), ()
+        return (yield from cached_encoder(rules, dataset, mark, load, cache_folder(job) / "text")), ()
     encoders = load()
     return torch.no_grad()(live_encoder(encoders, rules)), encoders
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,11 +15,12 @@ from lora_core.engine.conditioning import Encode, TextRules, live_encoder, stack
 from lora_core.engine.epochs import Dataset, Item
 from lora_core.engine.prompt import Conditioning
 from lora_core.errors import FileError
+from lora_core.events import Event, Progress
 
 
 def cached_encoder(
     rules: TextRules, dataset: Dataset, mark: str, load: Callable[[], tuple[nn.Module, ...]], folder: Path
-) -> Encode:
+) -> Generator[Event, None, Encode]:
     """Looks up the conditioning of a dataset's fixed captions; the encoders are loaded only when one is missing.
 
     `mark` names the encoders' weights and precision. Of many captions, those used lately stay in memory.
@@ -29,9 +30,10 @@ def cached_encoder(
     missing = [text for text in texts if cache.get(caption_key(text, rules, mark)) is None]
     if missing:
         live = live_encoder(load(), rules)
-        for text in missing:
+        for done, text in enumerate(missing, 1):
             with torch.no_grad():
                 cache.put(caption_key(text, rules, mark), to_tensors(to_cpu(live([text]))))
+            yield Progress(done, len(missing), None, "caption")
         del live
         gc.collect()
 

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 from lora_core.commands import Commands
 from lora_core.engine import saving
@@ -22,11 +21,10 @@ from lora_core.engine.step import one_step
 from lora_core.engine.validation import held_out_loss
 from lora_core.engine.watch import Watch
 from lora_core.errors import Interrupted, LoomError
-from lora_core.events import Event, Finished, Loss, Note, Progress, Stage
+from lora_core.events import Event, Finished, Loss, Note, Progress, Stage, end_of
 from lora_core.jobs.train import TrainJob
 from lora_core.settings import replace_by_name
 
-T = TypeVar("T")
 FAULTS = (LoomError, OSError, RuntimeError, MemoryError)
 
 
@@ -54,7 +52,8 @@ def follow(job: TrainJob, commands: Commands, crew: Crew) -> None:
         if commands.stop:
             break
         loss, norm = one_step(run, course.step, crew)
-        end_of(guard.judge(run, course, loss, norm))
+        for _ in guard.judge(run, course, loss, norm):
+            pass
         course.step += 1
         course.losses.append(loss)
 
@@ -71,15 +70,6 @@ def trained(job: TrainJob, commands: Commands, crew: Crew) -> Iterator[Event]:
         yield from keep_work(run, course, error)
         raise
     yield from finish(run, course, stopped=course.step < run.total_steps)
-
-
-def end_of(work: Generator[Event, None, T] | Iterator[Event]) -> Any:
-    """The result of a generator, its events thrown away."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
 
 
 def until_stopped(

@@ -8,6 +8,7 @@ from lora_core.augment import face_range
 from lora_core.settings import setting
 
 RESIZE_FILTERS = ("auto", "nearest", "bilinear", "bicubic", "lanczos")
+FOCUS = ("middle", "detail", "faces")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Subset:
     random_crop: bool | None = None
     face_crop: str | None = None
     resize_filter: str | None = None
+    focus: str | None = None
+    metadata_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,13 @@ class Dataset:
         "2.0,4.0: crops so many times as large as the face, for files named NAME_x_y_width_height (centre and size).",
         advanced=True,
     )
+    focus: str = setting(
+        "middle",
+        "Crop around",
+        "What overhangs is cut off at both ends (middle), or so that what stands out (detail) or faces stay (faces: by "
+        "OpenCV where it is installed, or by file names as in face_crop).",
+        choices=FOCUS,
+    )
     variants: int = setting(
         8,
         "Variants of each picture",
@@ -106,6 +116,13 @@ class Dataset:
     drop_copies: bool = setting(False, "Leave out copies", "The same file twice counts once.", advanced=True)
     apply_advice: bool = setting(
         False, "Apply safe advice", "What the look at the pictures advises and cannot harm is done.", advanced=True
+    )
+    metadata_file: str = setting(
+        "",
+        "Captions in one file",
+        "kohya's meta_cap.json or a .jsonl with caption and tags of each picture; only those in it are trained on.",
+        widget="file",
+        advanced=True,
     )
     masks: str = setting(
         "", "Masks", "Folder with masks named as the pictures: white is learned, black is not.", widget="folder"
@@ -134,6 +151,8 @@ class Dataset:
                 face_range(text)
             except ValueError:
                 found.append(f"The crop around faces (face_crop) must be two numbers such as 2.0,4.0, not {text!r}.")
+        unknown = {s.focus for s in self.subsets} - {None, *FOCUS}
+        found += [f"A subset's focus must be one of {', '.join(FOCUS)}, not {name!r}." for name in unknown]
         sides = [side for s in self.subsets for side in (s.width, s.height) if side is not None]
         found += [f"A subset's size of {n} must be a multiple of 8 of at least 64." for n in sides if n % 8 or n < 64]
         try:
