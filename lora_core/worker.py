@@ -1,6 +1,7 @@
 """The child process: reads jobs and commands on stdin, writes events on a private copy of stdout, logs on stderr.
 
-Ends when stdin closes (its host died), when it had nothing to do for a while, or when its parent is gone.
+Ends when it had nothing to do for a while, or when its host is gone (stdin or stdout is closed, or its parent died): a
+job that runs then is stopped, so that it keeps what it has.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
     hide_unneeded()
     for module in options.modules:
         importlib.import_module(module)
-    inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=listen, args=(source, inbox, options.grace), daemon=True).start()
-    threading.Thread(target=watch_parent, args=(options.grace,), daemon=True).start()
-    serve(inbox, out, options.idle or None)
+    host = Host(out, options.grace)
+    threading.Thread(target=listen, args=(source, host), daemon=True).start()
+    threading.Thread(target=watch_parent, args=(host,), daemon=True).start()
+    serve(host, options.idle or None)
     sys.stderr.flush()
     os._exit(0)
 
@@ -71,24 +72,59 @@ def private_stdout() -> BinaryIO:
     return out
 
 
-def listen(stdin: BinaryIO, inbox: queue.Queue[dict[str, Any] | None], grace: float) -> None:
-    """Put jobs with fresh Commands into the inbox and commands onto the newest of them, until stdin closes."""
-    commands = Commands()
+class Host:
+    """The program at the other end: its jobs and commands come in, events go out.
+
+    Once it is gone, what runs is asked to stop, which keeps its work, and has `grace` seconds to do so.
+    """
+
+    def __init__(self, out: BinaryIO, grace: float) -> None:
+        self.inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.commands = Commands()
+        self.gone = threading.Event()
+        self.listens = True
+        self._out = out
+        self._grace = grace
+
+    def lost(self, listens: bool = False) -> None:
+        """Nobody is there any more, or only somebody who still listens. Safe from any thread, and more than once."""
+        self.listens = self.listens and listens
+        if not self.gone.is_set():
+            self.gone.set()
+            self.commands.stop = True
+            self.inbox.put(None)
+            end_within(self._grace)
+
+    def take(self, message: dict[str, Any]) -> None:
+        """A job, with commands of its own from now on. One that comes as the host goes is stopped at once."""
+        self.commands = Commands()
+        self.commands.stop = self.gone.is_set()
+        self.inbox.put({**message, "commands": self.commands})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one line, or nothing once nobody listens."""
+        data = memoryview(encode(message))
+        try:
+            while data and self.listens:
+                data = data[self._out.write(data) :]
+        except OSError:
+            self.lost()
+
+
+def listen(stdin: BinaryIO, host: Host) -> None:
+    """Put jobs into the inbox and commands onto the newest of them, until stdin closes."""
     for line in stdin:
         try:
             message = decode(line)
             if "job" in message:
-                commands = Commands()
-                inbox.put({**message, "commands": commands})
+                host.take(message)
             elif message.get("command") == "release":
-                inbox.put(message)
+                host.inbox.put(message)
             else:
-                commands.obey(str(message.get("command")))
+                host.commands.obey(str(message.get("command")))
         except ValueError as error:
             sys.stderr.write(f"Message not understood: {error}\n")
-    commands.stop = True
-    inbox.put(None)
-    end_within(grace)
+    host.lost(listens=True)
 
 
 def end_within(seconds: float) -> None:
@@ -100,55 +136,45 @@ def end_within(seconds: float) -> None:
     os._exit(CRASHED)
 
 
-def watch_parent(grace: float) -> None:
+def watch_parent(host: Host) -> None:
     """Another process may have inherited the pipe and keep it open: a change of the parent tells that the host died."""
     if os.name != "posix":
         return
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(1.0)
-    end_within(grace)
+    host.lost()
 
 
-def serve(inbox: queue.Queue[dict[str, Any] | None], out: BinaryIO, idle: float | None) -> None:
+def serve(host: Host, idle: float | None) -> None:
     """Do what comes in until None comes, or nothing for `idle` seconds."""
     while True:
         try:
-            message = inbox.get(timeout=idle)
+            message = host.inbox.get(timeout=idle)
         except queue.Empty:
             return
         if message is None:
             return
         if "job" in message:
-            work(message, out)
+            work(message, host)
         else:
             release()
-            send(out, RELEASED)
+            host.send(RELEASED)
 
 
-def work(message: dict[str, Any], out: BinaryIO) -> None:
-    """Run one job and write its events; a fault that no one foresaw ends the process with its traceback in the log."""
+def work(message: dict[str, Any], host: Host) -> None:
+    """Run one job and send its events; a fault that no one foresaw ends the process with its traceback in the log."""
     try:
         for event in run(job_from_wire(message), message["commands"]):
-            send(out, event_to_json(event))
+            host.send(event_to_json(event))
     except LoomError as error:
         traceback.print_exc()
-        send(out, error_to_wire(error))
+        host.send(error_to_wire(error))
     except BaseException as error:
         traceback.print_exc()
         known = translate(error)
         if known is None:
             sys.stderr.flush()
             os._exit(CRASHED)
-        send(out, error_to_wire(known))
-    send(out, ENDED)
-
-
-def send(out: BinaryIO, message: dict[str, Any]) -> None:
-    """Write one line. A closed pipe means that nobody listens any more: the process ends."""
-    data = memoryview(encode(message))
-    try:
-        while data:
-            data = data[out.write(data) :]
-    except OSError:
-        os._exit(0)
+        host.send(error_to_wire(known))
+    host.send(ENDED)

@@ -230,6 +230,25 @@ def test_kill_9_of_the_host_ends_the_child(act, extra):
 
 
 @posix
+@pytest.mark.parametrize(
+    "extra", ["", "import os; os.fork() or time.sleep(600)"], ids=["plain", "pipe inherited by a fork"]
+)
+def test_a_job_whose_host_was_killed_keeps_its_work(tmp_path, extra):
+    kept = tmp_path / "kept.txt"
+    code = HOST.format(root=str(ROOT), here=HERE, act="keep", extra=extra)
+    code = code.replace("steps=1_000_000", f"path={str(kept)!r}, steps=1_000_000").replace("grace=1.0", "grace=20.0")
+    host = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        child = int(host.stdout.readline())
+        os.kill(host.pid, signal.SIGKILL)
+        host.wait()
+        until(lambda: gone(child))
+        assert kept.read_text().endswith(" steps")
+    finally:
+        os.killpg(host.pid, signal.SIGKILL) if extra else None
+
+
+@posix
 def test_a_host_that_ends_by_itself_leaves_no_child():
     code = HOST.format(root=str(ROOT), here=HERE, act="count", extra="").replace("time.sleep(600)", "sys.exit()")
     child = int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60).stdout)

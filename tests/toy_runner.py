@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from lora_core import errors
 from lora_core.commands import Commands
@@ -41,6 +42,9 @@ def toy(job: ToyJob, commands: Commands) -> Iterator[Event]:
         if commands.take("save"):
             yield Saved(job.path, "state", step)
         if commands.stop:
+            if job.act == "keep":
+                yield Progress(step, job.steps)
+                Path(job.path).write_text(f"{step} steps")
             yield Finished((job.path,), {"steps": step}, stopped=True)
             return
         yield Progress(step + 1, job.steps)
