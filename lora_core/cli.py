@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from lora_core import reproducible
 from lora_core.cli_flags import add_settings, given_settings
+from lora_core.cli_goal import add_goal, with_flags
 from lora_core.commands import Commands
 from lora_core.console import Console
 from lora_core.errors import ConfigError, FileError, LoomError
@@ -125,6 +126,7 @@ def parser() -> Parser:
         if verb == "train":
             sub.add_argument("--kohya", metavar="FILE", help="read sd-scripts TOML or a kohya_ss preset (JSON)")
             sub.add_argument("--like", metavar="LORA", help="take the settings that a LoRA's metadata tell")
+            add_goal(sub)
         if "loras" in RUNNERS[verb].job.__dataclass_fields__:
             sub.add_argument("--lora", action="append", metavar="FILE[:STRENGTH]", help="apply a LoRA; may be repeated")
         add_settings(sub, RUNNERS[verb].job)
@@ -148,9 +150,9 @@ def do(options: argparse.Namespace) -> int:
 
 
 def build(options: argparse.Namespace) -> Any:
-    """The job: defaults, then --kohya or --like, then --config, then flags."""
+    """The job: defaults, then --kohya or --like, then --config, then --goal, then flags."""
     cls = RUNNERS[options.verb].job
-    job = cls()
+    job, given = cls(), given_settings(options, cls)
     if getattr(options, "kohya", None):
         from lora_core.kohya_config import read_kohya
 
@@ -165,7 +167,9 @@ def build(options: argparse.Namespace) -> Any:
             say(f"{options.like}: {note}")
     if options.config:
         job = from_json(cls, {**to_json(job), **settings_file(Path(options.config), options.verb)})
-    job = replace_by_name(job, given_settings(options, cls))
+    job, sentences = with_flags(job, options, given)
+    for sentence in sentences:
+        say(sentence)
     if "epochs" in options and "steps" not in options:
         job = replace_by_name(job, {"steps": 0})
     if "loras" in cls.__dataclass_fields__ and getattr(options, "lora", None):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lora_core.errors import ConfigError
+from lora_core.goal_reasons import effective_rate, explained, scale
+from lora_core.jobs.optimization import SELF_TUNING
 from lora_core.jobs.train import TrainJob
 from lora_core.settings import describe, replace_by_name
+
+__all__ = ["EFFORTS", "FAMILIES", "GOALS", "Wish", "effective_rate", "explained", "on_top", "settings_for", "wished"]
 
 GOALS = ("character", "style", "object")
 EFFORTS = ("quick", "normal", "thorough")
@@ -107,20 +112,28 @@ def wished(job: TrainJob, wish: Wish) -> TrainJob:
     return replace_by_name(job, settings_for(wish))
 
 
-def explained(values: dict[str, Any]) -> list[str]:
-    """What the settings mean, a short sentence each."""
-    batch = values["batch_size"] * values["accumulation"]
-    rate = values["learning_rate"] * values["alpha"] / values["rank"]
-    lines = [
-        f"{values['steps']} steps of {batch} {'picture' if batch == 1 else 'pictures'}, "
-        f"at {values['width']} x {values['height']} pixels.",
-        f"Rank {values['rank']}, alpha {values['alpha']:g}; learning rate {values['learning_rate']:g} "
-        f"(effective {rate:.2g}), {values['schedule'].replace('_', ' ')}.",
-        "The text encoder learns the words too." if values["train_text_encoder"] else "Only the UNet is trained.",
-        f"A save and previews every {values['save_every_steps']} steps.",
-    ]
-    if values["flip"]:
-        lines.append("Half of the pictures are mirrored.")
-    if values["gradient_checkpointing"]:
-        lines.append("Gradient checkpointing saves memory and takes a third longer.")
-    return lines
+def on_top(values: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Settings with a person's changes, and a sentence ("" mostly).
+
+    Where the changes are of rank or alpha and not of the learning rate, the effective rate (learning_rate x alpha /
+    rank, also of convolutions) stays what it was.
+    """
+    merged = {**values, **changes}
+    sized = any(merged.get(name) != values.get(name) for name in ("rank", "alpha", "rs_lora"))
+    if merged.get("optimizer") in SELF_TUNING or "learning_rate" in changes or not sized:
+        return merged, ""
+    factor = scale(values) / scale(merged)
+    for name in ("learning_rate", "text_encoder_lr", "text_encoder_2_lr"):
+        if name not in changes and merged.get(name):
+            merged[name] = _rounded(merged[name] * factor)
+    if merged.get("conv_rank") and values.get("conv_rank") and "conv_alpha" not in changes:
+        merged["conv_alpha"] *= scale(values, "conv_") / (scale(merged, "conv_") * factor)
+    sentence = (
+        f"The learning rate is {merged['learning_rate']:g} instead of {values['learning_rate']:g}, so that the "
+        f"effective rate (times alpha, by rank) stays {effective_rate(values):.2g}."
+    )
+    return merged, sentence
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.6g}")

@@ -94,7 +94,7 @@ def test_kohya_files_are_read_and_their_notes_shown(tmp_path, capsys):
     assert cli.main(["train", "--kohya", str(preset), "--rank", "64", "--epochs", "2", "--print-config"]) == 0
     captured = capsys.readouterr()
     job = json.loads(captured.out)
-    assert job["network"]["rank"] == 64 and job["length"] == {"steps": 0, "epochs": 2}
+    assert job["network"]["rank"] == 64 and job["length"]["steps"] == 0 and job["length"]["epochs"] == 2
     assert job["optimization"]["schedule"] == "constant" and "fp8_base" in captured.err
 
 

@@ -7,13 +7,13 @@ import json
 import pytest
 from PIL import Image
 
-from lora_core import caption_edit, forecast, goals, thumbnails, uploads
+from lora_core import caption_edit, cli, forecast, goals, settings, thumbnails, uploads
 from lora_core.errors import ConfigError, DatasetError, FileError
 from lora_core.families import reference
 from lora_core.folders import CaptionFiles, Walk
 from lora_core.jobs import TrainJob
 from lora_core.jobs.train import Subset
-from lora_core.settings import replace_by_name
+from lora_core.settings import from_json, replace_by_name
 
 BASE = "lora_core/assets/demo/demo_base.safetensors"
 
@@ -54,6 +54,62 @@ def test_the_settings_are_explained_with_their_effective_rate():
     values = goals.settings_for(goals.Wish("character"))
     told = " ".join(goals.explained(values))
     assert "0.00025" in told and f"{values['steps']} steps of 2 pictures" in told
+
+
+def test_every_chosen_value_has_its_reason():
+    values = goals.settings_for(goals.Wish("style", low_memory=True))
+    told = goals.explained(values)
+    assert all(": " in sentence or sentence.endswith(".") for sentence in told)
+    for word in ("Rank 32", "Learning rate 0.0002", "cosine", "text encoder", "Convolutions", "Min-SNR 5", "shuffled",
+                 "10% of the captions", "mirrored", "checkpointing", "A save"):  # fmt: skip
+        assert sum(word in sentence for sentence in told) == 1, word
+    assert not any("mirrored" in sentence for sentence in goals.explained(goals.settings_for(goals.Wish("character"))))
+
+
+@pytest.mark.parametrize("changes", [{"rank": 64}, {"alpha": 1.0}, {"rank": 4, "conv_rank": 4}, {"rs_lora": True}])
+def test_the_effective_rate_stays_when_rank_or_alpha_change(changes):
+    values = {**settings.leaf_values(TrainJob()), **goals.settings_for(goals.Wish("style"))}
+    merged, sentence = goals.on_top(values, changes)
+
+    def effective(v, rate, part=""):
+        rank = v[f"{part}rank"] ** (0.5 if v["rs_lora"] else 1)
+        return v[rate] * v[f"{part}alpha"] / rank
+
+    for case in (("learning_rate",), ("text_encoder_lr",), ("learning_rate", "conv_")):
+        assert effective(merged, *case) == pytest.approx(effective(values, *case), rel=1e-5)
+    assert f"{merged['learning_rate']:g} instead of 0.0002" in sentence
+    assert replace_by_name(TrainJob(), merged).network.rank == changes.get("rank", 32)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rank": 32, "learning_rate": 1e-3}, {"batch_size": 8}, {"rank": 16, "alpha": 8.0}, {}]
+)
+def test_a_named_rate_and_an_unchanged_size_are_left_alone(changes):
+    values = goals.settings_for(goals.Wish("character"))
+    assert goals.on_top(values, changes) == ({**values, **changes}, "")
+
+
+def test_prodigy_keeps_its_rate_of_1():
+    values = {**goals.settings_for(goals.Wish("character")), "optimizer": "prodigy", "learning_rate": 1.0}
+    assert goals.on_top(values, {"rank": 64})[0]["learning_rate"] == 1.0
+
+
+def test_a_goal_on_the_command_line(folder, capsys):
+    asked = ["train", "--goal", "character", "--base", BASE, "--folder", str(folder), "--rank", "32", "--print-config"]
+    assert cli.main([*asked, "--time-budget", "15"]) == 0
+    captured = capsys.readouterr()
+    job = from_json(TrainJob, json.loads(captured.out))
+    wanted = goals.settings_for(goals.Wish("character", pictures=3))
+    assert job.network.rank == 32 and job.optimization.learning_rate == 2 * wanted["learning_rate"]
+    assert (job.length.steps, job.dataset.batch_size, job.length.time_budget) == (wanted["steps"], 2, 15.0)
+    assert "so that the effective rate" in captured.err and "fewer if they take more than 15 minutes" in captured.err
+    assert cli.main([*asked, "--effort", "quick"]) == 0
+    assert json.loads(capsys.readouterr().out)["length"]["steps"] == pytest.approx(wanted["steps"] / 2, abs=10)
+
+
+def test_an_effort_without_a_goal_is_refused(capsys):
+    assert cli.main(["train", "--effort", "quick", "--print-config"]) == 2
+    assert "name one with --goal" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from lora_core.recommend import CellScore
 
 WINDOW = 100
 
 
 @dataclass
 class Course:
-    """`step` optimizer steps are done; `losses` has one value for each; the rest is for curves, metadata and guards."""
+    """`step` optimizer steps are done; `losses` has one value for each; `looks` are the judged saves,
+    `ended` says why it ends early; the rest is for curves, metadata and guards."""
 
     session: int
     started_at: float
@@ -21,6 +24,8 @@ class Course:
     held_out: list[tuple[int, float]] = field(default_factory=list)
     saves: list[int] = field(default_factory=list)
     files: list[tuple[int, list[str]]] = field(default_factory=list)
+    looks: list[CellScore] = field(default_factory=list)
+    ended: str = ""
     skipped: int = 0
     in_a_row: int = 0
     rollbacks: int = 0
@@ -39,7 +44,8 @@ class Course:
 
     def to_json(self) -> dict[str, Any]:
         names = ("session", "started_at", "held_out", "saves", "files", "skipped", "in_a_row", "rollbacks")
-        return {name: getattr(self, name) for name in names} | {"losses": [repr(x) for x in self.losses]}
+        looks = [asdict(look) for look in self.looks]
+        return {n: getattr(self, n) for n in names} | {"losses": [repr(x) for x in self.losses], "looks": looks}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], step: int) -> Course:
@@ -47,7 +53,8 @@ class Course:
         losses = [float(x) for x in data["losses"]]
         files = [(int(s), [str(p) for p in paths]) for s, paths in data.get("files", ())]
         rest = {name: data[name] for name in ("session", "started_at", "saves", "skipped", "in_a_row", "rollbacks")}
-        return cls(step=step, began_step=step, losses=losses, held_out=held_out, files=files, **rest)
+        looks = [CellScore(**look) for look in data.get("looks", ())]
+        return cls(step=step, began_step=step, losses=losses, held_out=held_out, files=files, looks=looks, **rest)
 
 
 def finite(value: float | None) -> float | None:

@@ -70,6 +70,12 @@ class Crew:
         if flag.item():
             commands.stop = True
 
+    def dismiss(self) -> None:
+        """In the first process: the others end too, as after a stop."""
+        over = Commands()
+        over.stop = True
+        self.heed(over)
+
     def in_turn(self, work: Generator[Event, None, T]) -> Generator[Event, None, T]:
         """Run `work` in the first process, then in the others, which find its caches and say nothing."""
         if self.leads:

@@ -38,10 +38,7 @@ def draw_previews(run: Run, step: int) -> Iterator[Event]:
 def pictures(run: Run, step: int) -> Iterator[Event]:
     job = run.job
     lines = job.saves.preview_prompts or (job.captions.trigger or job.name,)
-    load_encoders = partial(base_loras.load_text_encoders, job, run.architecture, run.dtype, run.device)
-    encoders = run.encoders or load_encoders()
-    vae = models.load_vae(job.base, torch.float32, run.device, job.vae)
-    loaded = models.Models(run.architecture, run.unet, encoders, vae)  # pyright: ignore[reportArgumentType]
+    loaded = models_of(run)
     folder = run.folder / "previews"
     folder.mkdir(parents=True, exist_ok=True)
     for number, line in enumerate(lines):
@@ -54,6 +51,15 @@ def pictures(run: Run, step: int) -> Iterator[Event]:
         path = folder / f"{job.name}-{step:06d}-{number:02d}.png"
         picture.save(path)
         yield Preview(step, str(path), prompt.text)
+
+
+def models_of(run: Run) -> models.Models:
+    """The models in training as a drawing takes them; what the training does not hold is loaded."""
+    job = run.job
+    load_encoders = partial(base_loras.load_text_encoders, job, run.architecture, run.dtype, run.device)
+    encoders = run.encoders or load_encoders()
+    vae = models.load_vae(job.base, torch.float32, run.device, job.vae)
+    return models.Models(run.architecture, run.unet, encoders, vae)
 
 
 def request_of(run: Run, prompt: PreviewPrompt, number: int) -> SampleRequest:

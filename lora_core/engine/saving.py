@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,10 @@ from lora_core.engine.course import Course, finite
 from lora_core.engine.device import DTYPES
 from lora_core.engine.network import file_tensors
 from lora_core.engine.new_words import bundled, vectors, words_of, write_embedding
+from lora_core.engine.pace import PACE
 from lora_core.engine.saved_metadata import lora_metadata
 from lora_core.errors import FileError, LoomError, NotFinite
-from lora_core.events import Saved
+from lora_core.events import Event, Note, Saved
 from lora_core.keys import lora_targets
 from lora_core.lora_file import write_kohya_tensors
 from lora_core.tensors import read_header
@@ -121,8 +124,9 @@ def save_state(run: Run, course: Course) -> Saved:
 
 
 def drop_state(run: Run) -> None:
-    """A finished training leaves no state that a later run could take for its own."""
-    state_path(run).unlink(missing_ok=True)
+    """A finished training leaves no state, nor measured speed, that a later run could take for its own."""
+    for path in (state_path(run), run.folder / PACE):
+        path.unlink(missing_ok=True)
 
 
 def require_learned(run: Run) -> None:
@@ -141,6 +145,8 @@ def report(run: Run, course: Course) -> dict[str, Any]:
         "losses": [finite(x) for x in course.losses],
         "held_out": [(step, finite(value)) for step, value in course.held_out],
         "saves": course.saves,
+        "looks": [(look.step, finite(look.likeness), finite(look.held_out)) for look in course.looks],
+        "ended_early": course.ended,
         "skipped_steps": course.skipped,
         "rollbacks": course.rollbacks,
         "seconds_per_step": course.seconds_per_step(),
@@ -150,10 +156,16 @@ def report(run: Run, course: Course) -> dict[str, Any]:
     }
 
 
-def write_report(run: Run, figures: dict[str, Any]) -> None:
-    """The report as JSON in the working folder, replaced at once."""
+def write_report(run: Run, figures: dict[str, Any]) -> Iterator[Event]:
+    """The report as JSON in the working folder, replaced at once; a failure is said, for the LoRA is saved already."""
     path = run.folder / "report.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = error.strerror or error
+        yield Note(f"The LoRA is saved; its report {path.name} could not be written: {reason}.", "warning")

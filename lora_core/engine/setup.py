@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from lora_core.engine.folders_check import require_room, require_writable, sweep
 from lora_core.engine.learning_rates import build_schedule
 from lora_core.engine.new_words import reading_words, with_words
 from lora_core.engine.optimizers import build_optimizer
+from lora_core.engine.pace import within_budget
 from lora_core.engine.prompt import time_ids
 from lora_core.engine.rates import parameter_groups, rates
 from lora_core.engine.restore import restored
@@ -92,6 +94,7 @@ class Run:
 
 def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     """Load and attach everything; large parts one after the other, so that they are not in memory together."""
+    began = time.monotonic()
     device = pick_device(job.memory.device)
     dtype = checked_dtype(job, device)
     require_writable((Path(job.output_dir), work_folder(job), cache_folder(job)))
@@ -128,6 +131,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
         folder, mark_of(job, architecture, dataset), per_epoch, total,
         rates(job, architecture), Ema(net.parameters(), job.optimization.ema) if job.optimization.ema else None,
     )  # fmt: skip
+    run = yield from within_budget(run, began)
     course = yield from restored(run)
     gc.collect()
     return run, course

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,8 +16,10 @@ from lora_core.engine.epochs import Batch, Item
 from lora_core.engine.loss import training_loss
 from lora_core.engine.noise import Noised, diffuse, draw_noise, draw_timesteps, perturbed
 from lora_core.engine.randomness import mix
-from lora_core.engine.setup import Run
 from lora_core.jobs.train import TrainJob
+
+if TYPE_CHECKING:
+    from lora_core.engine.setup import Run
 
 WHOLE = slice(None)
 

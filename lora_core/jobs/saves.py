@@ -26,6 +26,19 @@ class Saves:
         max=10_000,
         advanced=True,
     )
+    judge_saves: bool = setting(
+        False,
+        "Recommend a save and its strength",
+        "Each save is judged by pictures drawn with it and by the held-out loss; the best one becomes the LoRA, and "
+        "the strength to use it at is written into it and for A1111.",
+    )
+    early_stop: int = setting(
+        0,
+        "Stop early",
+        "End when so many saves in a row are no better than the best one, which is kept; 0 = off.",
+        min=0,
+        max=1000,
+    )
     state_every_steps: int = setting(
         100, "Resumable state every N steps", "0 = only when stopped.", min=0, max=1_000_000
     )
@@ -62,5 +75,8 @@ class Saves:
     )
 
     def problems(self) -> list[str]:
-        """Preview prompts that cannot be drawn."""
-        return [fault for line in self.preview_prompts for fault in prompt_faults(line)]
+        """Preview prompts that cannot be drawn, and an early stop without saves to compare."""
+        found = [fault for line in self.preview_prompts for fault in prompt_faults(line)]
+        if self.early_stop and not (self.save_every_steps or self.save_every_epochs or self.save_parts):
+            found.append("To stop early (early_stop), saves are compared: set save_every_steps.")
+        return found

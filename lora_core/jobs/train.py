@@ -32,6 +32,13 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 class Length:
     steps: int = setting(0, "Steps", "Optimizer steps; 0 = as many as the epochs make.", min=0, max=10_000_000)
     epochs: int = setting(10, "Epochs", "Times that every picture is seen; used when steps is 0.", min=1, max=100_000)
+    time_budget: float = setting(
+        0.0,
+        "Time budget (minutes)",
+        "The speed is measured first; steps that would take longer are left out. 0 = none.",
+        min=0,
+        max=100_000,
+    )
 
 
 @dataclass(frozen=True)

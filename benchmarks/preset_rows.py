@@ -1,0 +1,92 @@
+"""The settings that are compared: our goals, and what guides and trainers for SD1.5 advise, one row each.
+
+Rates are written as their sources give them. The demo base is five to ten times narrower than SD1.5, and the best rate
+of Adam-like optimizers goes with one over the width (Yang et al. 2022, arXiv:2203.03466), so `RATE_FACTOR` multiplies
+all of them, ours as well. Prodigy finds its own rate and gets 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_core.goals import Wish, settings_for
+
+RATE_FACTOR = 6.0
+COSTS = {"save_every_steps": 0, "preview_every_steps": 0, "save_every_epochs": 0}
+KOHYA = {  # what sd-scripts does where nothing is said
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "min_snr_gamma": 0.0,
+    "shuffle": False,
+    "keep_tokens": 0,
+    "caption_dropout": 0.0,
+}
+RESTARTS = {"schedule": "cosine_with_restarts", "cycles": 3, "warmup": 0.05}
+SNR = {"min_snr_gamma": 5.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training. `values`: settings by name; `others`: whether ordinary portraits are class pictures."""
+
+    name: str
+    source: str
+    values: dict[str, Any] = field(default_factory=dict)
+    others: bool = False
+
+
+def rows(goal: str, pictures: int) -> tuple[Row, ...]:
+    """The rows of a goal, the ones that matter most first."""
+    ours = settings_for(Wish(goal, pictures=pictures))
+    return (*own_rows(goal, ours), *(practice(*row) for row in PRACTICE))
+
+
+def own_rows(goal: str, ours: dict[str, Any]) -> list[Row]:
+    """The goal's settings, and each of them changed in one thing."""
+    rate, text, source = ours["learning_rate"], ours["text_encoder_lr"], f"`--goal {goal}`"
+    conv = ours["conv_rank"]
+    small = {"conv_rank": 4, "conv_alpha": 4 * ours["conv_alpha"] / conv} if conv else {}
+
+    def changed(name: str, **values: Any) -> Row:
+        return Row(name, f"{source}, changed", {**ours, **values})
+
+    found = [
+        Row("ours", source, ours),
+        changed("ours, twice the rate", learning_rate=2 * rate, text_encoder_lr=2 * text),
+        changed("ours, half the rate", learning_rate=rate / 2, text_encoder_lr=text / 2),
+        changed("ours, no min-SNR", min_snr_gamma=0.0),
+        changed("ours, UNet only", train_text_encoder=False),
+        changed("ours, rank 4, same effective rate", rank=4, alpha=4 * ours["alpha"] / ours["rank"], **small),
+        changed("ours, Lion", optimizer="lion", learning_rate=rate / 5, text_encoder_lr=text / 5, weight_decay=0.3),
+        changed("ours, Adafactor", optimizer="adafactor", weight_decay=0.0, beta2=None),
+    ]
+    if conv:
+        found.append(changed("ours, no convolutions", conv_rank=0))
+    if goal != "style":
+        found.append(Row("ours, class pictures", f"{source} `--class-pictures`", ours, others=True))
+    return found
+
+
+def practice(name: str, source: str, values: dict[str, Any]) -> Row:
+    return Row(name, source, {**KOHYA, **values})
+
+
+def rated(rank: int, alpha: float, unet: float, text: float | None, batch: int, **more: Any) -> dict[str, Any]:
+    """Rank, alpha, rates and batch; a text encoder's rate of None: not trained."""
+    found = {"rank": rank, "alpha": float(alpha), "learning_rate": unet, "batch_size": batch, **more}
+    return {**found, "train_text_encoder": False} if text is None else {**found, "text_encoder_lr": text}
+
+
+CIVITAI = {**RESTARTS, **SNR, "noise_offset": 0.1, "shuffle": True, "keep_tokens": 1}
+PRACTICE = (
+    ("Civitai, anime", "Civitai's trainer", rated(16, 8, 5e-4, 1e-4, 6, **CIVITAI)),
+    ("Prodigy", "hollowstrawberry's notebook",
+     rated(16, 16, 1.0, 1.0, 2, optimizer="prodigy", optimizer_args=("d_coef = 2",), schedule="constant_with_warmup",
+           warmup=0.05, shuffle=True, keep_tokens=1, **SNR)),
+    ("LoraOpti", "kohya_ss preset", rated(64, 64, 1e-4, 5e-5, 3, noise_offset=0.05)),
+    ("OneTrainer", "its SD1.5 preset", rated(16, 1, 3e-4, 3e-4, 4, warmup=0.1)),
+    ("sd-scripts", "its documentation", rated(16, 1, 1e-4, 1e-5, 1)),
+)  # fmt: skip

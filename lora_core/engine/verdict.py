@@ -1,0 +1,105 @@
+"""After a training whose saves were judged: the best one gets the LoRA's name, and the strength to use it at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lora_core.commands import Commands
+from lora_core.engine.choose import choose
+from lora_core.errors import LoomError
+from lora_core.events import Event, Finished, Note, Stage
+from lora_core.jobs.choose import ChooseJob, KeepJob
+from lora_core.jobs.train import TrainJob
+from lora_core.keep_save import keep
+from lora_core.metadata_edit import rewrite
+from lora_core.recommend import CellScore
+from lora_core.tensors import read_header
+
+LIKENESS, HELD_OUT, ENDED = "loraloom.likeness", "loraloom.held_out_loss", "loraloom.ended_early"
+
+
+def recommended(
+    job: TrainJob, best: CellScore, prompts: tuple[str, ...], end: Finished, commands: Commands
+) -> Iterator[Event]:
+    """Put the best save in the place of the finished LoRA, find its strength, and write both down; Finished is last.
+
+    `end`: what the training would have ended with. Nothing here loses the LoRA: a failure is said.
+    """
+    path = Path(end.outputs[0])
+    known: dict[str, Any] = {"step": best.step, "likeness": best.likeness, "held_out": best.held_out}
+    try:
+        yield from best_in_place(best, path, job.name, end.report)
+        strength = yield from strength_of(job, path, prompts, commands)
+        if strength is not None:
+            known["strength"] = strength
+            yield from events_of(keep(KeepJob(lora=str(path), strength=strength, trigger=job.captions.trigger.strip())))
+    except (LoomError, OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        yield Note(f"No strength is recommended: {reason}", "warning")
+    yield replace(end, report={**end.report, "recommended": known})
+
+
+def best_in_place(best: CellScore, path: Path, name: str, report: dict[str, Any]) -> Iterator[Event]:
+    """`path` becomes the best save; what was there, the last one, keeps a name with its step."""
+    source, last = Path(best.file), path.with_name(f"{name}-{report['steps']:06d}.safetensors")
+    if source != path:
+        os.replace(path, last)
+    header = read_header(source)
+    told = {LIKENESS: best.likeness, HELD_OUT: best.held_out}
+    metadata = {**header.metadata, **{key: f"{value:.4f}" for key, value in told.items() if value is not None}}
+    if report.get("ended_early"):
+        metadata[ENDED] = report["ended_early"]
+    for key in ("ss_output_name", "modelspec.title"):
+        if metadata.get(key) == source.stem:
+            metadata[key] = path.stem
+    rewrite(source, path, header, metadata)
+    if source != path:
+        yield Note(f"{path.name} is the save of step {best.step}, the best one; the last one is {last.name}.")
+
+
+def strength_of(
+    job: TrainJob, path: Path, prompts: tuple[str, ...], commands: Commands
+) -> Generator[Event, None, float | None]:
+    """Draw with the LoRA at several strengths and compare; None when that was stopped."""
+    yield Stage("Finding the strength")
+    found = None
+    for event in choose(comparison(job, path, prompts), commands):
+        if isinstance(event, Finished):
+            found = event.report.get("recommendation")
+        else:
+            yield event
+    return float(found["strength"]) if found else None
+
+
+def comparison(job: TrainJob, path: Path, prompts: tuple[str, ...]) -> ChooseJob:
+    """The job that compares strengths, drawn as the training's previews are."""
+    d, s = job.dataset, job.saves
+    work = Path(job.work_dir) if job.work_dir else Path(job.output_dir) / f"{job.name}.loom"
+    return ChooseJob(
+        base=job.base,
+        loras=(str(path),),
+        output_dir=str(work / "strengths"),
+        prompts=prompts,
+        negative_prompt=s.preview_negative,
+        seeds=(job.seed,),
+        held_out=d.held_out,
+        training_pictures=d.folder,
+        width=d.width // 64 * 64 or 64,
+        height=d.height // 64 * 64 or 64,
+        steps=s.preview_steps,
+        cfg_scale=s.preview_cfg,
+        sampler=s.preview_sampler,
+        clip_skip=job.captions.clip_skip,
+        vae=job.vae,
+        device=job.memory.device,
+        dtype=job.memory.dtype,
+    )
+
+
+def events_of(events: Iterator[Event]) -> Iterator[Event]:
+    """All but the last event, which ends a job of its own."""
+    return (event for event in events if not isinstance(event, Finished))
