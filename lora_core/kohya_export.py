@@ -24,15 +24,8 @@ OF_SUBSETS = ("reg_data_dir", "conditioning_data_dir")
 KOHYA = {"euler": "euler", "euler_ancestral": "euler_a", "heun": "heun", "lms": "lms"}
 KOHYA |= {"dpm2": "dpm_2", "dpm2_ancestral": "dpm_2_a", "dpmpp_2m": "dpmsolver++"}
 QUIET = {"folder", "repeats", "class_pictures", "masks", "work_dir", "cache_dir", "resume", "threads", "device"}
-QUIET |= {"metadata_file"} | {
-    "name",
-    "caption_prefix",
-    "more_sizes",
-    "preview_prompts",
-    "preview_negative",
-    "preview_steps",
-    "preview_cfg",
-}
+QUIET |= {"name", "caption_prefix", "more_sizes", "preview_prompts", "preview_negative", "preview_steps", "preview_cfg"}
+QUIET |= {"metadata_file"}
 SENTENCES = {
     "trigger": "sd-scripts has no trigger word: it stands in caption_prefix, also where a caption holds it already.",
     "caption_extension": "sd-scripts reads one kind of caption file: .txt is named.",

@@ -31,6 +31,9 @@ def test_whole_words_alone_become_new_ids():
     plain = token_ids("a"), token_ids(", zweifel and zwei_2")
     assert token_ids(text) == [*plain[0], FIRST_NEW, FIRST_NEW + 1, *plain[1]]
     assert spelled("a zwei", "zwei", 0) == "a zwei"
+    for named in ("a embedding:zwei, b", "a embedding:zwei.safetensors, b", "a EMBEDDING:Zwei, b"):
+        assert spelled(named, "zwei", 2) == spelled("a zwei, b", "zwei", 2)
+    assert spelled("embedding:other zwei.png", "zwei", 1) == f"embedding:other {spelled('zwei', 'zwei', 1)}.png"
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])

@@ -86,9 +86,10 @@ def words_of(network: Network) -> dict[str, WordBranch]:
 
 
 def spelled(text: str, word: str, count: int) -> str:
-    """The text with every whole `word` as private characters."""
+    """The text with every whole `word`, also as ComfyUI names an embedding (embedding:word), as private characters."""
     new = "".join(chr(PRIVATE + i) for i in range(count))
-    return re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", new, text, flags=re.IGNORECASE) if count else text
+    name = rf"(?<!\w)(?:embedding:{re.escape(word)}(?:\.(?:safetensors|pt|bin))?|{re.escape(word)})(?!\w)"
+    return re.sub(name, new, text, flags=re.IGNORECASE) if count else text
 
 
 def reading_words(encode: Encode, job: TrainJob) -> Encode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -227,11 +228,13 @@ def rate_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def advance(schedule: torch.optim.lr_scheduler.LRScheduler, loss: float) -> None:
-    """One step of the schedule; `loss` is for the one that follows it."""
-    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        schedule.step(loss)
-    else:
-        schedule.step()
+    """One step of the schedule; `loss` is for the one that follows it. It goes on where a step was left out, too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning)
+        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            schedule.step(loss)
+        else:
+            schedule.step()
 
 
 def parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
