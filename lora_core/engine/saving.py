@@ -17,6 +17,7 @@ from lora_core.engine.course import Course, finite
 from lora_core.engine.device import DTYPES
 from lora_core.engine.network import file_tensors
 from lora_core.engine.new_words import bundled, vectors, words_of, write_embedding
+from lora_core.engine.pace import PACE
 from lora_core.engine.saved_metadata import lora_metadata
 from lora_core.errors import FileError, LoomError, NotFinite
 from lora_core.events import Event, Note, Saved
@@ -123,8 +124,9 @@ def save_state(run: Run, course: Course) -> Saved:
 
 
 def drop_state(run: Run) -> None:
-    """A finished training leaves no state that a later run could take for its own."""
-    state_path(run).unlink(missing_ok=True)
+    """A finished training leaves no state, nor measured speed, that a later run could take for its own."""
+    for path in (state_path(run), run.folder / PACE):
+        path.unlink(missing_ok=True)
 
 
 def require_learned(run: Run) -> None:
@@ -143,6 +145,8 @@ def report(run: Run, course: Course) -> dict[str, Any]:
         "losses": [finite(x) for x in course.losses],
         "held_out": [(step, finite(value)) for step, value in course.held_out],
         "saves": course.saves,
+        "looks": [(look.step, finite(look.likeness), finite(look.held_out)) for look in course.looks],
+        "ended_early": course.ended,
         "skipped_steps": course.skipped,
         "rollbacks": course.rollbacks,
         "seconds_per_step": course.seconds_per_step(),

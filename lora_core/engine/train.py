@@ -14,11 +14,13 @@ from lora_core.engine.crew import Crew, joined
 from lora_core.engine.device import release
 from lora_core.engine.folders_check import alone
 from lora_core.engine.guard import Guard
+from lora_core.engine.judging import Judge, best_save, judged, subject_prompts
 from lora_core.engine.optimizers import rate_of
 from lora_core.engine.preview import draw_previews
 from lora_core.engine.setup import Run, prepare, work_folder
 from lora_core.engine.step import one_step
 from lora_core.engine.validation import held_out_loss
+from lora_core.engine.verdict import recommended
 from lora_core.engine.watch import Watch
 from lora_core.errors import Interrupted, LoomError
 from lora_core.events import Event, Finished, Loss, Note, Progress, Stage, end_of
@@ -59,17 +61,29 @@ def follow(job: TrainJob, commands: Commands, crew: Crew) -> None:
 
 
 def trained(job: TrainJob, commands: Commands, crew: Crew) -> Iterator[Event]:
-    """The training itself, once the working folder is ours."""
+    """The training itself, once the working folder is ours; then, where saves are judged, what is recommended."""
     run, course = yield from until_stopped(crew.in_turn(prepare(job)), commands)
+    judge = Judge(run)
     try:
-        yield from steps(run, course, commands, crew)
+        yield from steps(run, course, commands, crew, judge)
     except GeneratorExit:
         saving.save_state(run, course)
         raise
     except Exception as error:
         yield from keep_work(run, course, error)
         raise
-    yield from finish(run, course, stopped=course.step < run.total_steps)
+    stopped = course.step < run.total_steps and not course.ended
+    end = yield from finish(run, course, stopped)
+    best, prompts, job, device = None, (), run.job, run.device
+    if judged(job) and not stopped:
+        yield from judge.look(run, course)
+        best, prompts = best_save(course), subject_prompts(run)
+    del run  # so that the models make room for those that compare strengths
+    release(device)
+    if best is None:
+        yield end
+    else:
+        yield from recommended(job, best, prompts, end, commands)
 
 
 def until_stopped(
@@ -87,7 +101,7 @@ def until_stopped(
         yield event
 
 
-def steps(run: Run, course: Course, commands: Commands, crew: Crew) -> Iterator[Event]:
+def steps(run: Run, course: Course, commands: Commands, crew: Crew, judge: Judge) -> Iterator[Event]:
     """The loop over optimizer steps."""
     yield Stage("Training")
     guard, watch = Guard(run.network), Watch(run)
@@ -103,6 +117,11 @@ def steps(run: Run, course: Course, commands: Commands, crew: Crew) -> Iterator[
         course.losses.append(loss)
         yield from after_step(run, course, commands, loss)
         yield from watch.look(run, course)
+        yield from judge.look(run, course)
+        if course.ended:
+            yield Note(course.ended)
+            crew.dismiss()
+            return
         yield from paused(run, course, commands)
 
 
@@ -175,8 +194,8 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def finish(run: Run, course: Course, stopped: bool) -> Iterator[Event]:
-    """Write the LoRA, check it, and say so."""
+def finish(run: Run, course: Course, stopped: bool) -> Generator[Event, None, Finished]:
+    """Write the LoRA, check it, and say so. What the job ends with."""
     yield Stage("Saving")
     if course.step == 0:
         raise LoomError("The training was stopped before its first step; there is nothing to keep.")
@@ -198,7 +217,7 @@ def finish(run: Run, course: Course, stopped: bool) -> Iterator[Event]:
     report = saving.report(run, course)
     yield from saving.write_report(run, report)
     release(run.device)
-    yield Finished((saved.path,), report, stopped)
+    return Finished((saved.path,), report, stopped)
 
 
 def keep_work(run: Run, course: Course, error: Exception) -> Iterator[Event]:
