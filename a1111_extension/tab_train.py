@@ -27,6 +27,8 @@ from .page import Bridge, Data, Handlers, Page, good, heading, listed, quiet
 SIMPLE = ("folder", "trigger", "name", "base")
 HIDDEN = ("resume", "output_dir", "work_dir", "cache_dir")
 DEFAULTS = leaf_values(TrainJob())
+SIZES = ("rank", "alpha", "conv_rank", "conv_alpha", "rs_lora")
+RATES = ("learning_rate", "text_encoder_lr", "text_encoder_2_lr", "conv_alpha")
 
 
 class TrainTab:
@@ -75,6 +77,7 @@ class TrainTab:
             self.effort = gr.Radio(
                 [e.capitalize() for e in goals.EFFORTS], value="Normal", label="Effort", elem_id="lora_loom_effort"
             )
+            self.form.place("time_budget")
         with gr.Row(elem_classes="loom-row"):
             self.form.place("trigger", placeholder="a word that the base does not know")
             self.form.place("name")
@@ -92,6 +95,7 @@ class TrainTab:
             self.check = gr.Button("Check", elem_id="lora_loom_check")
             self.start = gr.Button("Start training", variant="primary", elem_id="lora_loom_start")
         self.carried = gr.State("")
+        self.sized = gr.State({name: DEFAULTS[name] for name in SIZES})
         self.demo = gr.Button("Fill in the demo", elem_id="lora_loom_demo", elem_classes="loom-link")
 
     def everything(self) -> None:
@@ -107,7 +111,7 @@ class TrainTab:
         form, said = self.form, self.said
         wish = {self.goal, self.effort, self.low}
         seen = [self.report, self.cards, self.fold]
-        planned = [*form.outputs, self.plan, self.carried]
+        planned = [*form.outputs, self.plan, self.carried, self.sized]
         for trigger in (self.look.click, form.components["folder"].submit):
             said.bind(trigger, self.looked, form.inputs | wish, [*seen, *planned])
         said.bind(self.files.upload, self.dropped, {*form.inputs, *wish, self.files}, [*seen, *planned, self.files])
@@ -120,6 +124,9 @@ class TrainTab:
         said.bind(self.turn.go.click, self.turned, {form.components["folder"], self.turn.text}, [self.cards])
         for trigger in (self.goal.input, self.effort.input, self.low.input, form.components["base"].input):
             self.start_said.bind(trigger, self.wished, form.inputs | wish, planned)
+        for name in ("rank", "alpha", "rs_lora"):
+            changed = form.components[name].input
+            self.start_said.bind(changed, self.resized, form.inputs | {self.sized}, [*planned, self.start_said.said])
         self.start_said.bind(self.check.click, self.checked, {*form.inputs, self.carried}, [self.plan, *seen])
         self.start_said.bind(self.start.click, self.started, {*form.inputs, self.carried}, [self.plan, self.report])
         self.start_said.bind(self.demo.click, self.demo_filled, form.inputs | wish, [*seen, *planned])
@@ -132,7 +139,26 @@ class TrainTab:
         """The report, the cards, and the plan for this many pictures."""
         folder, values = self.folder(data), goals.settings_for(self.wish(data))
         told = self.dataset(folder, replace_by_name(TrainJob(), values))
-        return {**told, **self.form.shown(values), self.plan: listed(goals.explained(values), "loom-plan")}
+        return {**told, **self.planned(data, values)}
+
+    def planned(self, data: Data, values: dict[str, Any]) -> dict[Any, Any]:
+        """Show these settings, and why they are so."""
+        limit = {"time_budget": self.form.values(data)["time_budget"]}
+        plan = listed(goals.explained({**values, **limit}), "loom-plan")
+        return {**self.form.shown(values), self.plan: plan, self.sized: {n: values.get(n, DEFAULTS[n]) for n in SIZES}}
+
+    def resized(self, data: Data) -> dict[Any, Any]:
+        """Another rank or alpha: the learning rate follows, so that the effective one stays."""
+        values = self.form.values(data)
+        now = {name: values[name] for name in SIZES}
+        if not now["rank"] or not now["alpha"]:
+            return {}
+        merged, told = goals.on_top({**values, **data[self.sized]}, {n: now[n] for n in ("rank", "alpha", "rs_lora")})
+        rates = {name: merged[name] for name in RATES}
+        plan = listed(goals.explained(merged), "loom-plan")
+        kept = {**now, "conv_alpha": merged["conv_alpha"]}
+        said = {self.start_said.said: good(told)} if told else {}
+        return {**self.form.shown(rates), self.plan: plan, self.sized: kept, **said}
 
     def dataset(self, folder: str, job: TrainJob | None = None) -> dict[Any, Any]:
         """The report on a folder at the sizes of the job, and a card for each picture."""
@@ -170,8 +196,7 @@ class TrainTab:
 
     def wished(self, data: Data) -> dict[Any, Any]:
         """The settings that goal, effort, base and memory ask for, shown in the form, and explained."""
-        values = goals.settings_for(self.wish(data))
-        return {**self.form.shown(values), self.plan: listed(goals.explained(values), "loom-plan")}
+        return self.planned(data, goals.settings_for(self.wish(data)))
 
     def wish(self, data: Data) -> goals.Wish:
         """What the page asks for, with the base's family and the number of pictures."""
@@ -241,6 +266,7 @@ class TrainTab:
             **self.form.shown(values, self.page.title_of),
             self.carried: json.dumps(to_json(job)),
             self.plan: told,
+            self.sized: {name: values[name] for name in SIZES},
         }
 
 

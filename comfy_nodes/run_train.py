@@ -7,7 +7,7 @@ from typing import Any
 
 from lora_core.architecture import architecture_of
 from lora_core.chart import LossCurve, loss_chart
-from lora_core.goals import EFFORTS, FAMILIES, GOALS, Wish, explained, settings_for
+from lora_core.goals import EFFORTS, FAMILIES, GOALS, Wish, explained, on_top, settings_for
 from lora_core.jobs import TrainJob
 from lora_core.pictures import SUFFIXES
 from lora_core.settings import replace_by_name
@@ -29,8 +29,9 @@ def train_job(values: dict[str, Any]) -> TrainJob:
     chosen = wished(values, base, pictures) | pictures.values
     size = values.get("resolution")
     chosen |= {"width": size, "height": size} if size else {}
-    for name, _, _ in option_groups():
-        chosen |= values.get(f"options_{name}") or {}
+    options = {k: v for name, _, _ in option_groups() for k, v in (values.get(f"options_{name}") or {}).items()}
+    chosen = on_top(chosen, options)[0] if "rank" in chosen else chosen | options
+    chosen |= {"time_budget": budget} if (budget := values.get("time_budget")) else {}
     trigger = values.get("trigger", "").strip()
     prompts = value_of(setting(TrainJob, "preview_prompts"), values.get("preview_prompts", ""))
     chosen |= {"trigger": trigger, "preview_prompts": prompts or ((trigger,) if trigger else ())}

@@ -70,6 +70,7 @@ def train_inputs() -> tuple[Port, ...]:
             "quick: half the steps; thorough: twice as many.",
             options={"options": list(EFFORTS), "default": "normal"},
         ),
+        port(setting(TrainJob, "time_budget")),
         Port(
             "total_steps", INT, "Steps", "0: as goal and time say.", options={"default": 0, "min": 0, "max": 1_000_000}
         ),

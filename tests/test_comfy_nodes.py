@@ -233,6 +233,9 @@ def test_option_nodes_replace_what_the_goal_sets(loom):
     network = loom.run("Network", rank=4, alpha=2.0).values[0]
     job = train_job({**base, "options_network": network})
     assert (job.network.rank, job.network.alpha, job.optimization.learning_rate) == (4, 2.0, 5e-4)
+    stronger = train_job({**base, "options_network": loom.run("Network", rank=4, alpha=4.0).values[0]})
+    assert stronger.optimization.learning_rate == 2.5e-4  # times alpha, by rank: as the goal's
+    assert train_job({**base, "time_budget": 20.0}).length.time_budget == 20.0
     assert job.saves.preview_prompts == ("armin_vicerre",) and job.captions.trigger == "armin_vicerre"
     plain = train_job({**base, "goal": "custom"})
     assert plain.optimization == TrainJob().optimization and plain.length.steps == 80

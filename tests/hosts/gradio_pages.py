@@ -218,6 +218,17 @@ def test_goal_effort_and_base_set_the_full_form(built, pictures):
     assert "steps of 4 pictures" in updates[train.plan]
 
 
+def test_the_learning_rate_follows_the_rank(built, pictures):
+    train, data = filled(built, folder=str(pictures), base="demo_base", rank=32, alpha=8.0, learning_rate=5e-4)
+    data[train.sized] = {"rank": 16, "alpha": 8.0, "conv_rank": 0, "conv_alpha": 1.0, "rs_lora": False}
+    updates = train.resized(data)
+    assert float(value_of(updates[train.form.components["learning_rate"]])) == 1e-3
+    assert updates[train.sized]["rank"] == 32 and "0.001 instead of 0.0005" in updates[train.start_said.said]
+    data[train.sized] = updates[train.sized]
+    data[train.form.components["learning_rate"]] = 1e-3
+    assert train.start_said.said not in train.resized(data)
+
+
 def test_looking_at_a_folder_reports_and_shows_cards(built, pictures):
     train, data = filled(built, folder=str(pictures), base="demo_base")
     updates = train.looked(data)
