@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lora_core.families import TITLES
 from lora_core.lora_names import family_by_metadata
 from lora_core.networks import ALGORITHMS, Change, NetworkFile
-from lora_core.shapes import TEXT_ENCODER_2, UNET
+from lora_core.shapes import TEXT_ENCODER_2, UNET, Architecture
 
+HOSTS = ("A1111", "Forge", "ComfyUI")
 STRANGERS = (
     ("double_blocks.", "a Flux model, XLabs' naming", ".processor."),
     ("double_blocks", "a Flux model", ""),
@@ -88,6 +90,16 @@ def verdicts(file: NetworkFile) -> tuple[Verdict, ...]:
     sorts = list(alike.values())
     found = [_verdict(file, sorts, program, test) for program, test in tests.items()]
     return tuple(_special(file, verdict) for verdict in found)
+
+
+def unread(path: str | Path, arch: Architecture | None = None) -> str:
+    """A sentence when A1111, Forge or ComfyUI apply nothing of a file, else "". Raises FileError, KeyMismatch."""
+    with NetworkFile(path, arch) as file:
+        refused = [v for v in verdicts(file) if v.answer == "no" and v.program in HOSTS]
+    if not refused:
+        return ""
+    programs = " and ".join(v.program for v in refused)
+    return f"{Path(path).name} is not applied by {programs}: {refused[0].reason}."
 
 
 def _sort(change: Change) -> tuple[object, ...]:

@@ -203,3 +203,15 @@ def test_loras_in_the_base_are_as_if_merged_into_its_file(tmp_path, pictures, st
 )
 def test_what_does_not_go_together_is_said(tmp_path, pictures, values, words):  # noqa: F811
     assert any(words in line for line in job_for(tmp_path, pictures, **values).problems())
+
+
+def test_programs_that_do_not_read_a_network_are_named_before_and_after(tmp_path, pictures):  # noqa: F811
+    def warnings(algorithm):
+        values = {"algorithm": algorithm, "train_text_encoder": False, "steps": 1}
+        events = list(run(job_for(tmp_path / algorithm, pictures, **values)))
+        return [(n, e.text) for n, e in enumerate(events) if isinstance(e, Note) and "Forge" in e.text], len(events)
+
+    ((first, before), (last, after)), count = warnings("ia3")
+    assert "ComfyUI and Forge do not read" in before and "A1111 does" in before and first < last - 2
+    assert after.endswith("is not applied by Forge and ComfyUI: IA3 is not read.") and last == count - 2
+    assert warnings("lokr")[0] == []

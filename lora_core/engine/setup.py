@@ -45,6 +45,10 @@ from lora_core.jobs.train import TrainJob
 from lora_core.keys import checkpoint_tensors
 from lora_core.tensors import open_tensors
 
+UNREAD = {
+    "ia3": "ComfyUI and Forge do not read files of (IA)3 networks, A1111 does. For those programs choose another algorithm "
+    "(lora, dora, loha, lokr, oft)."
+}
 HASHED = 16384  # numbers of each tensor that go into a component's hash
 
 
@@ -115,7 +119,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
     unet: Any = base_loras.load_unet(job, architecture, dtype, device)
     unet.to(memory_format=torch.channels_last)
     net = attached(job, unet, encoders, sizes)
-    for line in fill(net, start, job.network.algorithm) if start else ():
+    for line in (*unread(job), *(fill(net, start, job.network.algorithm) if start else ())):
         yield Note(line, "warning")
     require_room((Path(job.output_dir), work_folder(job)), list(net.tensors().values()))
     per_epoch = steps_per_epoch(len(dataset.epoch(0)), job)
@@ -207,6 +211,11 @@ def looked_at(job: TrainJob) -> Generator[Event, None, tuple[TrainJob, Dataset]]
     for line in dataset.report.text():
         yield Note(line)
     return job, dataset
+
+
+def unread(job: TrainJob) -> tuple[str, ...]:
+    """What is said of a network that not every program reads."""
+    return (UNREAD[job.network.algorithm],) if job.network.algorithm in UNREAD else ()
 
 
 def branch_sizes(job: TrainJob, architecture: Architecture, start: Start | None) -> dict[str, network.Size]:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from lora_core.commands import Commands
+from lora_core.dialects import unread
 from lora_core.engine import saving
 from lora_core.engine.course import Course, finite
 from lora_core.engine.crew import Crew, joined
@@ -214,6 +215,8 @@ def finish(run: Run, course: Course, stopped: bool) -> Generator[Event, None, Fi
     if not stopped:
         saving.drop_state(run)
         saving.require_learned(run)
+    if saved.kind == "lora" and (said := unread(saved.path, run.architecture)):
+        yield Note(said, "warning")
     report = saving.report(run, course)
     yield from saving.write_report(run, report)
     release(run.device)
