@@ -46,8 +46,8 @@ from lora_core.keys import checkpoint_tensors
 from lora_core.tensors import open_tensors
 
 UNREAD = {
-    "ia3": "ComfyUI and Forge do not read files of (IA)3 networks, A1111 does. For those programs choose another algorithm "
-    "(lora, dora, loha, lokr, oft)."
+    "ia3": "ComfyUI and Forge do not read files of (IA)3 networks, A1111 does. For those two choose another algorithm, "
+    "such as lora, dora, loha or lokr."
 }
 HASHED = 16384  # numbers of each tensor that go into a component's hash
 
