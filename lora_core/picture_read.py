@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from lora_core.errors import FileError
-from lora_core.pictures import MAX_PIXELS, read_pixels
+from lora_core.pictures import MAX_PIXELS, fault_of, read_pixels
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F", "CMYK")
 TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -27,7 +27,9 @@ def read_picture(path: str | Path) -> Image.Image:
     except FileError:
         raise
     except Exception as error:  # decoders of hostile files raise anything
-        raise FileError(f"{name} cannot be read as a picture: {error}.") from error
+        with open(path, "rb") as file:
+            reason = fault_of(error, file.read(32))
+        raise FileError(f"{name} cannot be read as a picture: {reason}.") from error
     try:
         return Image.fromarray(read_pixels(path).rgb)
     except FileError as error:

@@ -96,7 +96,7 @@ def decode(data: bytes) -> Pixels:
     except FileError:
         raise
     except Exception as error:  # decoders of hostile files raise anything
-        raise FileError(_reason(error, data)) from error
+        raise FileError(fault_of(error, data)) from error
 
 
 def fitted(pixels: Pixels, fit: Fit) -> Pixels:
@@ -232,7 +232,8 @@ _HEADS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def _reason(error: Exception, data: bytes) -> str:
+def fault_of(error: Exception, data: bytes) -> str:
+    """Why a picture could not be decoded, as words that fit behind "NAME: "; `data`: the file's beginning at least."""
     kind = next((name for head, name in _HEADS if data.startswith(head)), "")
     if isinstance(error, Image.DecompressionBombError):
         return f"it has too many pixels; at most {MAX_PIXELS / 1e6:.0f} million are read"

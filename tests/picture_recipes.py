@@ -27,6 +27,11 @@ RECORDED += ("hires-lanczos", "lora")
 PROMPT = "masterpiece, (a red cat:1.3) on [a] table, ((bright)) light"
 NEGATIVE = "blurry, (dark:1.2)"
 LORA_DIR, LORA = "Lora", "style"
+BIASES = {  # of what the UNet is given: SDXL reads the layer before the last
+    "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+    "conditioner.embedders.0.transformer.text_model.encoder.layers.10.mlp.fc2.bias",
+    "conditioner.embedders.1.model.transformer.resblocks.30.mlp.c_proj.bias",
+}
 LONG = ", ".join(f"a thing number {i} of many" for i in range(16))
 
 
@@ -121,8 +126,8 @@ def with_a_mean(path: Path, to: Path | None = None) -> Path:
     The checkpoint is changed in its place, or a copy is written `to`; a LoRA for it lies in LORA_DIR beside it.
     """
     tensors, to = load_file(path), to or path
-    name = "cond_stage_model.transformer.text_model.final_layer_norm.bias"
-    tensors[name] = torch.full_like(tensors[name], 0.3)
+    for name in BIASES & tensors.keys():
+        tensors[name] = torch.full_like(tensors[name], 0.3)
     save_file(tensors, to)
     write_style(to)
     return to

@@ -58,7 +58,8 @@ def test_truncated_pictures(tmp_path: Path) -> None:
     good = noise_png(tmp_path / "good.png", (64, 48)).read_bytes()
     (tmp_path / "cut.png").write_bytes(good[: len(good) // 2])
     for name in ("image", "mask"):
-        assert "cut.png" in fault(job(tmp_path, **{name: str(tmp_path / "cut.png")}), FileError)
+        text = fault(job(tmp_path, **{name: str(tmp_path / "cut.png")}), FileError)
+        assert "cut.png cannot be read as a picture: the PNG file is damaged or cut off" in text
 
 
 @pytest.mark.parametrize("size", [(20000, 15000), (100000, 100000)])
@@ -66,8 +67,7 @@ def test_enormous_pictures(tmp_path: Path, size: tuple[int, int]) -> None:
     huge = huge_png(tmp_path / "huge.png", *size)
     for name in ("image", "mask"):
         text = fault(job(tmp_path, **{name: str(huge)}), FileError)
-        assert "huge.png" in text
-        assert "pixels" in text
+        assert text == "huge.png cannot be read as a picture: it has too many pixels; at most 179 million are read."
 
 
 def test_no_picture_no_alpha_another_size(tmp_path: Path) -> None:

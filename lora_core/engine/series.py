@@ -19,7 +19,17 @@ from lora_core.errors import Interrupted
 from lora_core.events import Event, Finished, Note, Preview, Progress, Saved
 from lora_core.infotext_fields import Drawn, parameters
 from lora_core.jobs.generate import GenerateJob
+from lora_core.prompt_brackets import bracket_faults
 from lora_core.shapes import UNET
+
+
+def prompt_notes(job: GenerateJob) -> Iterator[Event]:
+    """A warning for each kind of bracket without its other half, where brackets mean something."""
+    if job.arithmetic == "a1111" and job.emphasis == "none":
+        return
+    for text, what in ((job.prompt, "prompt"), (job.negative_prompt, "negative prompt")):
+        for sentence in bracket_faults(text, job.arithmetic, what):
+            yield Note(sentence, "warning")
 
 
 class Series:

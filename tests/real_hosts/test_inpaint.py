@@ -8,15 +8,16 @@ PARITY_TABLE names a file that the figures are appended to.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import comfy_inpaint_host
 import numpy as np
 import pytest
 from a1111_live import A1111, running_a1111
-from comfy_inpaint_cases import GRAPHS, Graph
-from inpaint_cases import CASES, Case, drawn_by_us, likeness, payload, picture
+from comfy_inpaint_cases import GRAPHS
+from inpaint_cases import CASES, drawn_by_us, likeness, payload, picture
+from parity import apart, graphs_apart
 from small_models import write_small_hub, write_small_model
 
 pytestmark = [pytest.mark.real_host, pytest.mark.slow]
@@ -39,50 +40,12 @@ def webui(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[str, P
         yield request.param, checkpoint, host
 
 
-def written(host: str, name: str, found: list[tuple[float, int]]) -> None:
-    """A line of the table of figures."""
-    if "PARITY_TABLE" in os.environ:
-        with open(os.environ["PARITY_TABLE"], "a") as table:
-            worst = min(found)[0], max(levels for _, levels in found)
-            table.write(f"{host:8} {name:40} {worst[0]:6.1f} dB  max {worst[1]}\n")
-
-
-def apart(host: A1111, checkpoint: Path, case: Case, folder: Path) -> str:
-    """What is wrong with our picture of a case; "" where nothing is. A1111 is asked twice: see record_inpainting."""
-    mask = picture(case.mask) if case.mask else None
-    for _ in range(2):
-        theirs = host.img2img(picture(case.image), mask, **payload(case))
-    folder.mkdir(exist_ok=True)
-    ours = drawn_by_us(case, checkpoint, folder)
-    if [one.shape for one in ours] != [one.shape for one in theirs]:
-        return f"{case.name}: {[one.shape for one in ours]}, A1111 {[one.shape for one in theirs]}"
-    found = [likeness(one, other) for one, other in zip(ours, theirs)]
-    written("a1111", f"{checkpoint.stem}: {case.name}", found)
-    good = all(ratio >= 45 and furthest <= 2 for ratio, furthest in found)
-    return "" if good else f"{case.name}: (dB, levels) {found}"
-
-
 def test_every_recipe_is_a1111s(webui: tuple[str, Path, A1111], tmp_path: Path) -> None:
     model, checkpoint, host = webui
     cases = [case for case in CASES if case.model == model]
     wrong = [apart(host, checkpoint, case, tmp_path / str(i)) for i, case in enumerate(cases)]
     assert cases
     assert not [text for text in wrong if text]
-
-
-def graphs_apart(
-    graphs: Sequence[Graph], theirs: dict[str, np.ndarray], folder: Path, base: Callable[[Graph], Path]
-) -> list[str]:
-    """What is wrong with our pictures of ComfyUI's graphs."""
-    wrong = []
-    for i, graph in enumerate(graphs):
-        (folder / str(i)).mkdir()
-        ours = drawn_by_us(graph.case, base(graph), folder / str(i))
-        found = [likeness(one, other) for one, other in zip(ours, theirs[graph.name])]
-        written("comfyui", f"{base(graph).stem}: {graph.name}", found)
-        if len(ours) != len(theirs[graph.name]) or not all(r >= 45 and d <= 2 for r, d in found):
-            wrong.append(f"{graph.name}: (dB, levels) {found}")
-    return wrong
 
 
 def test_graphs_are_comfyuis(folder: Path, tmp_path: Path) -> None:

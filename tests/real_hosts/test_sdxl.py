@@ -1,0 +1,94 @@
+"""SDXL beside the real hosts: its text encoders and VAE at their true size, with a narrower UNet and random weights.
+
+A1111_DIR and A1111_PYTHON, COMFYUI_DIR and COMFYUI_PYTHON name the programs. SDXL_CHECKPOINT names a full-size file that
+takes the narrow model's place (A1111 needs 15 GB for it). PARITY_TABLE names a file that the figures are appended to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import comfy_inpaint_host
+import numpy as np
+import pytest
+from a1111_live import A1111, running_a1111
+from comfy_inpaint_cases import GRAPHS
+from host_programs import Host
+from inpaint_cases import CASES, Case
+from parity import NARROW, apart, channels, comfyui_draws, compare, graphs_apart, narrow
+from picture_recipes import LONG, LORA, PROMPT, Recipe, a1111_fields, ours, with_a_mean
+
+pytestmark = [pytest.mark.real_host, pytest.mark.slow]
+
+SMALL = {"width": 64, "height": 64, "steps": 4}
+RECIPES = [
+    Recipe(name, {**SMALL, **values})
+    for name, values in {
+        "sdxl ddim": {},
+        "sdxl long prompt": {"prompt": LONG, "sampler": "euler_ancestral"},
+        "sdxl no negative": {"negative_prompt": "", "sampler": "dpmpp_2m", "scheduler": "karras"},
+        "sdxl wide batch": {"width": 128, "batch_size": 2, "sampler": "dpmpp_2m_sde"},
+        "sdxl lora": {"prompt": f"{PROMPT} <lora:{LORA}:0.8>", "sampler": "euler"},
+    }.items()
+]
+INPAINTED = ("original, whole picture", "latent noise, only masked", "euler, original, whole picture", "soft, sliders")
+DRAWN = ("set mask, ddim", "for inpaint, euler", "img2img")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdxl")
+    if "SDXL_CHECKPOINT" in os.environ:
+        return with_a_mean(Path(os.environ["SDXL_CHECKPOINT"]), folder / "full.safetensors")
+    return narrow("sdxl", folder)
+
+
+@pytest.fixture(scope="module")
+def webui(base: Path, hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A1111]:
+    folder = Path(os.environ.get("A1111_DIR", ""), "repositories", "generative-models", "configs", "inference")
+    if channels(base) == NARROW and (folder / "sd_xl_base.yaml").is_file():
+        config = (folder / "sd_xl_base.yaml").read_text("utf-8")
+        base.with_suffix(".yaml").write_text(
+            config.replace("model_channels: 320", f"model_channels: {NARROW}"), "utf-8"
+        )
+    with running_a1111(base, hub, tmp_path_factory.mktemp("a1111")) as host:
+        yield host
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a1111_draws_the_same_picture(webui: A1111, base: Path, tmp_path: Path, recipe: Recipe) -> None:
+    job = recipe.job(base, tmp_path, "a1111")
+    psnr, most = compare("a1111", recipe.name, ours(job), webui.txt2img(**a1111_fields(job)))
+    assert psnr >= 45
+    assert most <= 2
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in INPAINTED], ids=lambda case: case.name)
+def test_a1111_inpaints_the_same_picture(webui: A1111, base: Path, tmp_path: Path, case: Case) -> None:
+    assert not apart(webui, base, replace(case, name=f"sdxl {case.name}"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def comfyui_pictures(
+    comfyui: Host, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[np.ndarray]]:
+    return comfyui_draws(comfyui, base, RECIPES, tmp_path_factory.mktemp("comfyui"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_comfyui_draws_the_same_picture(
+    comfyui_pictures: dict[str, list[np.ndarray]], base: Path, tmp_path: Path, recipe: Recipe
+) -> None:
+    theirs = comfyui_pictures[recipe.name]
+    psnr, most = compare("comfyui", recipe.name, ours(recipe.job(base, tmp_path, "comfyui")), theirs)
+    assert psnr >= 45
+    assert most <= 2
+
+
+def test_comfyui_inpaints_the_same_pictures(base: Path, tmp_path: Path) -> None:
+    graphs = [graph for graph in GRAPHS if graph.name in DRAWN]
+    assert len(graphs) == len(DRAWN)
+    assert not graphs_apart(graphs, comfy_inpaint_host.pictures(tmp_path, graphs, base), tmp_path, lambda _: base)
