@@ -76,3 +76,22 @@ def test_what_is_wrong_is_said_once(tmp_path, pictures, scale, words):
     watch = Watch(run)
     notes = [e.text for step in (20, 30, 40) for e in watch.look(run, Course(0, 0.0, step)) if isinstance(e, Note)]
     assert len(notes) == bool(words) and all(words in note for note in notes)
+
+
+def test_too_little_is_told_after_a_tenth_of_the_steps_and_not_in_the_warm_up(tmp_path, pictures):
+    run = prepared(tmp_path, pictures, steps=400, train_text_encoder=False, warmup=0.1)
+    for parameter in run.parameters:
+        parameter.data.mul_(1e-5)
+    watch = Watch(run)
+    told = [step for step in range(20, 401, 20) for e in watch.look(run, Course(0, 0.0, step)) if isinstance(e, Note)]
+    assert told == [80]
+
+
+def test_a_slow_start_that_leads_somewhere_is_no_alarm(tmp_path, pictures):
+    """At a tenth of the steps a tenth of a small change that is still worth having."""
+    run = prepared(tmp_path, pictures, steps=400, train_text_encoder=False)
+    shares = Watch(run).shares(run)
+    mean = sum(shares.values()) / len(shares)
+    for parameter in run.parameters:
+        parameter.data.mul_((3e-5 / mean) ** 0.5)
+    assert not [e for e in Watch(run).look(run, Course(0, 0.0, 40)) if isinstance(e, Note)]

@@ -11,7 +11,7 @@ from typing import Any
 from lora_core.commands import Commands
 from lora_core.engine.choose import choose
 from lora_core.errors import LoomError
-from lora_core.events import Event, Finished, Note, Stage
+from lora_core.events import Event, Finished, Note, Saved, Stage
 from lora_core.jobs.choose import ChooseJob, KeepJob
 from lora_core.jobs.train import TrainJob
 from lora_core.keep_save import keep
@@ -36,7 +36,9 @@ def recommended(
         strength = yield from strength_of(job, path, prompts, commands)
         if strength is not None:
             known["strength"] = strength
-            yield from events_of(keep(KeepJob(lora=str(path), strength=strength, trigger=job.captions.trigger.strip())))
+            keeping = keep(KeepJob(lora=str(path), strength=strength, trigger=job.captions.trigger.strip()))
+            yield from (event for event in keeping if isinstance(event, Saved))
+            yield Note(f"Use {path.name} at strength {strength:g}; that stands in the file, and beside it for A1111.")
     except (LoomError, OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         yield Note(f"No strength is recommended: {reason}", "warning")
@@ -98,8 +100,3 @@ def comparison(job: TrainJob, path: Path, prompts: tuple[str, ...]) -> ChooseJob
         device=job.memory.device,
         dtype=job.memory.dtype,
     )
-
-
-def events_of(events: Iterator[Event]) -> Iterator[Event]:
-    """All but the last event, which ends a job of its own."""
-    return (event for event in events if not isinstance(event, Finished))

@@ -13,6 +13,7 @@ from lora_core.block_weights import block_of
 from lora_core.engine.averages import as_saved
 from lora_core.engine.branch import LoraBranch
 from lora_core.engine.course import Course
+from lora_core.engine.optimizers import warmup_steps
 from lora_core.events import Change, Event, Note
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SAMPLED = 8
 MEASURED = ("loha", "lokr", "ia3", "oft")
 NOT_LEARNING = 1e-4
 BURNING = 0.5
-QUARTER = 0.25
+TENTH = 0.1
 
 
 class Watch:
@@ -32,6 +33,7 @@ class Watch:
 
     def __init__(self, run: Run) -> None:
         self.every = max(LEAST_STEPS, run.total_steps // LOOKS)
+        self.warm = max(TENTH * run.total_steps, 2 * warmup_steps(run.job.optimization, run.total_steps))
         self.base: dict[str, float] = {}
         self.said: set[str] = set()
 
@@ -46,11 +48,11 @@ class Watch:
             return
         mean = sum(shares.values()) / len(shares)
         yield Change(step, mean, by_block(shares, run.architecture.family))
-        if step >= QUARTER * run.total_steps and mean < NOT_LEARNING:
+        if step >= self.warm and mean * run.total_steps / step < NOT_LEARNING:
             yield from self.say(
                 "not learning",
-                f"After {step} steps the weights have moved by {mean:.1e} of their size: it hardly learns. Raise the "
-                "learning rate, or alpha.",
+                f"After {step} steps the weights have moved by {mean:.1e} of their size: at this pace it hardly "
+                "learns. Raise the learning rate, or alpha.",
             )
         if mean > BURNING:
             yield from self.say(
