@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "hosts"))
 
 from fake_a1111 import extension  # noqa: E402
-from gradio_venv import HOSTS, python_of, run_tests  # noqa: E402
+from web_packages import HOSTS, cases  # noqa: E402
 
 from lora_core.errors import ConfigError  # noqa: E402
 from lora_core.run import RUNNERS  # noqa: E402
@@ -29,11 +29,8 @@ SHOWN = ("train", "choose", "inpaint", "merge", "merge-checkpoint", "extract", "
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_pages_in_the_gradio_of_the_host(host):
-    python, reason = python_of(host)
-    if python is None:
-        pytest.skip(reason)
-    status, output = run_tests(python, "gradio_pages.py")
-    assert status == 0, output
+    done = cases(host, "gradio_pages.py")
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("kind", sorted(RUNNERS))

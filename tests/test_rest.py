@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(Path(__file__).parent / "hosts"))
 
-from web_packages import cases  # noqa: E402
+from web_packages import HOSTS, cases  # noqa: E402
 
 
-@pytest.mark.parametrize("host", ["a1111", "forge"])
+@pytest.mark.parametrize("host", HOSTS)
 def test_rest(host):
     done = cases(host, "rest_cases.py")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

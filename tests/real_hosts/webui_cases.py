@@ -1,0 +1,164 @@
+"""What A1111 and Forge are asked alike; test_a1111.py and test_forge.py run these with their fixtures.
+
+Page, REST, a training, its LoRA in a picture, a killed server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from webui_server import Installed, Server
+
+PICTURES = Path("lora_core") / "assets" / "demo" / "armin_vicerre"
+
+
+def training(installed: Installed, **more: Any) -> dict[str, Any]:
+    return {
+        "base": installed.model.name,
+        "name": "mine",
+        "dataset": {"folder": str(installed.clone / PICTURES), "width": 64, "height": 64},
+        "network": {"rank": 4},
+        "optimization": {"learning_rate": 0.01, "schedule": "constant"},
+        "length": {"steps": 20},
+        "saves": {"state_every_steps": 1},
+        "memory": {"dtype": "fp32"},
+        **more,
+    }
+
+
+def test_it_starts_without_errors_and_shows_its_tab(server: Server, installed: Installed):
+    log = server.log.read_text(errors="replace")
+    assert "Error" not in log and "***" not in log and "Traceback" not in log, log[-5000:]
+    with urllib.request.urlopen(f"{server.root}/config", timeout=60) as answer:
+        parts = [part.get("props", {}) for part in json.load(answer)["components"]]
+    assert any(part.get("label") == "LoRA Loom" for part in parts)
+    assert any(str(part.get("elem_id", "")).startswith("lora_loom") for part in parts)
+    with urllib.request.urlopen(server.root, timeout=60) as answer:
+        page = answer.read().decode()
+    assert "sd-webui-lora-loom/javascript/lora_loom.js" in page and "sd-webui-lora-loom/style.css" in page
+    assert server.loom("/") == {**server.loom("/"), "name": "LoRA Loom", "host": installed.name}
+    with urllib.request.urlopen(f"{server.root}/internal/profile-startup", timeout=60) as answer:
+        times = json.load(answer)["records"]
+    ours = {
+        name: round(seconds, 3) for name, seconds in times.items() if "lora_loom" in name or "host_pages.py" in name
+    }
+    print("start-up:", ours, "the whole page:", round(times["create ui"], 2), "s")
+
+
+def test_settings_are_on_a_page_of_ours(server: Server):
+    options = server.host.ask("options")
+    assert options["lora_loom_memory_plan"] == "auto"
+    server.host.ask("options", {"lora_loom_engine_minutes": 1})
+    assert server.host.ask("options")["lora_loom_engine_minutes"] == 1
+
+
+def test_a_trained_lora_is_listed_and_changes_a_picture_even_when_saved_again(server: Server, installed: Installed):
+    without = server.picture(prompt="a photo")
+    shown = server.done("/train", training(installed))
+    assert len(shown["losses"]) == 20 and shown["marks"]
+    names = [entry["name"] for entry in wait_for_list(server, "mine")]
+    assert names.count("mine") == 1 and "state" not in names
+    first = server.picture()
+    assert not np.array_equal(first, without)
+    server.done("/merge", {"loras": [{"path": "mine.safetensors"}], "output": "source.safetensors", "overwrite": True})
+    save_again(server, 0.3)
+    second = server.picture()
+    assert not np.array_equal(second, first)
+    assert np.array_equal(server.picture(prompt="a photo"), without), "the base is as it was"
+    assert np.array_equal(server.picture(), second)
+
+
+def save_again(server: Server, strength: float) -> None:
+    """Another LoRA under the name "mine"."""
+    use = {"path": "source.safetensors", "strength": strength}
+    server.done("/merge", {"loras": [use], "output": "mine.safetensors", "overwrite": True})
+    time.sleep(2.0)  # the host's lists are read again between two pictures
+
+
+def wait_for_list(server: Server, name: str) -> list[dict[str, Any]]:
+    """The host's list once it holds a name that begins so, without a refresh through its API."""
+    for _ in range(40):
+        entries = server.host.ask("loras")
+        if any(entry["name"].startswith(name) for entry in entries):
+            return entries
+        time.sleep(0.25)
+    raise AssertionError(f"{name} did not appear in /sdapi/v1/loras")
+
+
+def test_a_lora_that_left_the_prompt_leaves_nothing_behind(server: Server):
+    """Saved again while merged in, and the next picture is without it."""
+    without = server.picture(prompt="a photo")
+    server.picture()
+    save_again(server, 1.5)
+    assert np.array_equal(server.picture(prompt="a photo"), without)
+
+
+def test_the_host_draws_while_a_training_runs_and_the_training_goes_on(server: Server, installed: Installed):
+    alone = server.picture(prompt="a photo")
+    id = server.loom("/train", training(installed, name="long", length={"steps": 100_000}))["id"]
+    server.until(id, lambda shown: len(shown["losses"]) > 3)
+    assert np.array_equal(server.picture(prompt="a photo"), alone)
+    server.host.ask("options", {"lora_loom_while_drawing": "pause"})
+    server.picture(prompt="a photo", steps=8)
+    reached = server.loom(f"/jobs/{id}")["losses"][-1][0]
+    shown = server.until(id, lambda shown: shown["state"] == "running" and shown["losses"][-1][0] > reached + 3)
+    assert shown["state"] == "running"
+    server.loom(f"/jobs/{id}/stop", {})
+    shown = server.until(id, lambda shown: shown["over"])
+    assert shown["state"] == "stopped" and shown["resumable"]
+    assert wait_for_list(server, "long")
+
+
+def children(pid: int) -> list[int]:
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in done.stdout.split()]
+
+
+def alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX signal")
+def test_a_killed_server_leaves_no_child_and_the_next_start_offers_the_training(server: Server, installed: Installed):
+    id = server.loom("/train", training(installed, name="killed", length={"steps": 100_000}))["id"]
+    reached = server.until(id, lambda shown: len(shown["losses"]) > 5)["losses"][-1][0]
+    workers = children(server.process.pid)
+    assert workers
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait()
+    end = time.monotonic() + 60
+    while any(map(alive, workers)):
+        assert time.monotonic() < end, "the child outlives its host"
+        time.sleep(0.2)
+    again = installed.start()
+    try:
+        shown = again.loom(f"/jobs/{id}")
+        assert shown["state"] == "interrupted" and shown["resumable"] and shown["losses"]
+        new = again.loom(f"/jobs/{id}/again", {})["id"]
+        shown = again.until(new, lambda shown: len(shown["losses"]) > 1)
+        assert shown["losses"][-1][0] > reached, shown["error"]
+        again.loom(f"/jobs/{new}/stop", {})
+        assert again.until(new, lambda shown: shown["over"])["state"] == "stopped"
+    finally:
+        again.process.kill()
+        again.process.wait()
+
+
+def test_the_hosts_packages_are_as_they_were(installed: Installed):
+    """After install.py, several starts, trainings and pictures."""
+    assert installed.freeze() == installed.packages[0]
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=installed.clone, capture_output=True, text=True, check=True
+    )
+    changed = [line for line in status.stdout.splitlines() if not line.endswith(".engine")]
+    assert changed == [], "the extension writes nothing into its own folder"
