@@ -108,6 +108,15 @@ def saves(values: Values) -> str:
     return f"A save and previews every {every} steps: earlier ones are there to go back to." if every else ""
 
 
+def judging(values: Values) -> str:
+    patience = values.get("early_stop")
+    if not patience and not values.get("judge_saves"):
+        return ""
+    end = f" {patience} saves that are no better end the training." if patience else ""
+    return f"Saves are judged by pictures drawn with them: the best one becomes the LoRA, its strength is told.{end}"
+
+
 REASONS: tuple[Callable[[Values], str], ...] = (
     length, size, rate, schedule, text_encoder, convolutions, weighting, captions, dropout, mirrored, memory, saves,
+    judging,
 )  # fmt: skip

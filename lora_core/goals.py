@@ -19,6 +19,8 @@ EFFORTS = ("quick", "normal", "thorough")
 FAMILIES = ("sd1", "sd2", "sdxl")
 _EFFORT = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}
 _SAVES = 8
+_JUDGED_FROM = 200  # steps; shorter trainings are trials
+_PATIENCE = 3
 
 _COMMON = {"optimizer": "adamw", "warmup": 0.05, "min_snr_gamma": 5.0, "weight_decay": 0.1, "beta2": 0.99}
 _SMALL = {"width": 512, "height": 512, "max_bucket": 960}
@@ -92,6 +94,8 @@ def settings_for(wish: Wish, steps: int | None = None) -> dict[str, Any]:
     chosen["steps"] = steps or by_views
     chosen["save_every_steps"] = max(25, round(chosen["steps"] / _SAVES))
     chosen["preview_every_steps"] = chosen["save_every_steps"]
+    if chosen["steps"] >= _JUDGED_FROM:
+        chosen |= {"judge_saves": True, "early_stop": _PATIENCE}
     return chosen
 
 
@@ -103,7 +107,8 @@ def _share(pictures: int) -> float:
 def _reset() -> dict[str, Any]:
     """The defaults of everything that some wish sets, so that one wish leaves nothing behind of another."""
     named = {name for values in (_COMMON, _SMALL, _LARGE, _CHARACTER, _STYLE, _OBJECT) for name in values}
-    named |= {name for values, _ in _TABLE.values() for name in values} | {"accumulation", "gradient_checkpointing"}
+    named |= {name for values, _ in _TABLE.values() for name in values}
+    named |= {"accumulation", "gradient_checkpointing", "judge_saves", "early_stop"}
     return {s.name: s.default for s in describe(TrainJob) if s.name in named}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lora_core.engine.judging import PROMPTS, STEPS, judged
 from lora_core.engine.learning_rates import build_schedule
 from lora_core.engine.optimizers import build_optimizer
 from lora_core.engine.rates import parameter_groups
@@ -25,6 +26,7 @@ PACE = "pace.json"
 MEASURED = 3
 SPARE = 0.95  # of the time that is left
 SHORT = 0.5
+COMPARED = 10  # pictures that are drawn for each prompt to find a strength
 PASSES_DRAWN = 2.5  # of a preview, for each of its steps: with and without the prompt, and the VAE
 MOST_BESIDE = 0.3  # of the time, for what is drawn and measured beside the steps
 WITHOUT_PREVIEWS = {"preview_every_steps": 0, "preview_every_epochs": 0, "preview_first": False}
@@ -80,7 +82,15 @@ def beside(run: Run, seconds: float) -> float:
     previews = often(run, s.preview_every_steps, s.preview_every_epochs) + s.preview_first
     drawn = previews * max(1, len(s.preview_prompts)) * s.preview_steps * PASSES_DRAWN
     measured = (often(run, s.validate_every_steps, s.validate_every_epochs) + 2) * len(TIMESTEPS)
-    return a_pass * (drawn + measured * sum(len(batch) for batch in run.held_out))
+    return a_pass * (drawn + measured * sum(len(batch) for batch in run.held_out) + judged_passes(run))
+
+
+def judged_passes(run: Run) -> float:
+    """Passes for what is drawn to judge saves, and at the end to find a strength."""
+    if not judged(run.job):
+        return 0.0
+    looks = often(run, run.job.saves.save_every_steps, run.job.saves.save_every_epochs) + 1
+    return (PROMPTS * (looks + 2) + COMPARED * PROMPTS) * STEPS * PASSES_DRAWN
 
 
 def often(run: Run, steps: int, epochs: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lora_core.commands import Commands
 from lora_core.engine.choose import choose
+from lora_core.engine.judging import STEPS
 from lora_core.errors import LoomError
 from lora_core.events import Event, Finished, Note, Saved, Stage
 from lora_core.jobs.choose import ChooseJob, KeepJob
@@ -92,7 +93,7 @@ def comparison(job: TrainJob, path: Path, prompts: tuple[str, ...]) -> ChooseJob
         training_pictures=d.folder,
         width=d.width // 64 * 64 or 64,
         height=d.height // 64 * 64 or 64,
-        steps=s.preview_steps,
+        steps=min(s.preview_steps, STEPS),
         cfg_scale=s.preview_cfg,
         sampler=s.preview_sampler,
         clip_skip=job.captions.clip_skip,
