@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FLAGS = "--skip-prepare-environment --skip-torch-cuda-test --use-cpu all --no-half --api --nowebui --no-hashing"
+FLAGS = "--skip-prepare-environment --skip-torch-cuda-test --use-cpu all --no-half --api --nowebui"
 FLAGS += " --disable-nan-check --server-name 127.0.0.1 --no-download-sd-model"
 
 
@@ -60,7 +60,7 @@ def encoded(picture: Image.Image) -> str:
 
 
 @contextmanager
-def running_a1111(checkpoint: Path, hub: Path, data: Path) -> Iterator[A1111]:
+def running_a1111(checkpoint: Path, hub: Path, data: Path, hashing: bool = False) -> Iterator[A1111]:
     """Start the webui on a checkpoint with its own data folder; it is stopped at the end. LoRAs: `Lora` beside it.
 
     Skips unless A1111_DIR names the program (A1111_PYTHON: its interpreter).
@@ -73,6 +73,8 @@ def running_a1111(checkpoint: Path, hub: Path, data: Path) -> Iterator[A1111]:
         port = free.getsockname()[1]
     command = [os.environ.get("A1111_PYTHON", "python3"), "launch.py", *FLAGS.split(), "--port", str(port)]
     command += ["--data-dir", str(data), "--ckpt", str(checkpoint), "--ckpt-dir", str(checkpoint.parent)]
+    if not hashing:
+        command.append("--no-hashing")
     if (checkpoint.parent / "Lora").is_dir():
         command += ["--lora-dir", str(checkpoint.parent / "Lora")]
     environment = {**os.environ, "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}

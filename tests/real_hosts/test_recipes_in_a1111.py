@@ -8,19 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from a1111_live import A1111, encoded, running_a1111
+import torch
+from a1111_live import A1111, encoded, pictures_of, running_a1111
 from host_programs import LoraFile
+from inpaint_cases import likeness
+from picture_recipes import LORA, with_a_mean
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from small_models import write_small_hub, write_small_model
+from safetensors.torch import load_file, save_file
+from small_models import CONTEXT, write_small_hub, write_small_model
 
 from lora_core import host_names
+from lora_core.engine.generate import generate
+from lora_core.events import Finished
+from lora_core.infotext import read_infotext
 from lora_core.infotext_fields import Drawn, parameters
 from lora_core.jobs.generate import GenerateJob, Hires, Img2ImgJob, InpaintJob, Randomness, SoftInpainting
 from lora_core.picture_text import exif_of
 from lora_core.recipe_a1111 import recipe_a1111
-from lora_core.recipes import recipe_of
+from lora_core.recipes import match_files, recipe_of
 
 pytestmark = [pytest.mark.real_host, pytest.mark.slow]
 
@@ -138,11 +146,25 @@ SETTINGS = {"randn_source": "CPU", "eta_noise_seed_delta": 5, "CLIP_stop_at_last
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[A1111]:
-    work = tmp_path_factory.mktemp("live")
-    checkpoint = write_small_model(work / "models")
-    write_small_hub(work / "home")
-    with running_a1111(checkpoint, work / "home", work / "data") as host:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a LoRA, an embedding ("badone") and a VAE ("bright")."""
+    folder = tmp_path_factory.mktemp("live")
+    checkpoint = with_a_mean(write_small_model(folder / "models"))
+    vae = {k[18:]: v for k, v in load_file(checkpoint).items() if k.startswith("first_stage_model.")}
+    vae["decoder.conv_out.bias"] += 0.3
+    for name, tensors in (
+        ("data/models/VAE/bright", vae),
+        ("data/embeddings/badone", {"emb_params": torch.ones(2, CONTEXT)}),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / f"{name}.safetensors")
+    write_small_hub(folder / "home")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def live(files: Path) -> Iterator[A1111]:
+    with running_a1111(files / "models" / "small.safetensors", files / "home", files / "data", hashing=True) as host:
         yield host
 
 
@@ -164,6 +186,28 @@ def test_we_read_what_the_running_a1111_writes(live: A1111) -> None:
         )
         for setting, value in expected.items():
             assert getattr(job, setting) == value, (name, setting)
+
+
+HASHES = ("Model hash", "Model", "VAE hash", "VAE", "Lora hashes", "TI hashes")
+
+
+def test_files_have_the_hashes_that_the_running_a1111_gives_them(live: A1111, files: Path, tmp_path: Path) -> None:
+    """Its picture names our files; the job that we make of it draws the same picture and names them alike."""
+    asked = {**LIVE, "prompt": f"a (cat:1.2) badone <lora:{LORA}:0.8>", "sampler_name": "Euler", "seed": 5}
+    asked["override_settings"] = {**SETTINGS, "sd_vae": "bright.safetensors"}
+    answer = live.ask("txt2img", asked)
+    recipe = match_files(recipe_a1111(infotext_of(answer)), [files])
+    assert recipe.unmapped == ()
+    assert [name for name, _ in (recipe.wanted.vae, *recipe.wanted.embeddings)] == ["bright.safetensors", "badone"]
+    job = replace(recipe.job, output_dir=str(tmp_path), device="cpu", dtype="fp32")
+    finished = list(generate(job))[-1]
+    assert isinstance(finished, Finished)
+    with Image.open(finished.outputs[0]) as picture:
+        theirs, ours = (read_infotext(text) for text in (infotext_of(answer), picture.info["parameters"]))
+        ratio, furthest = likeness(np.asarray(picture), pictures_of(answer)[0])
+    assert theirs and ours
+    assert {key: ours.values.get(key) for key in HASHES} == {key: theirs.values[key] for key in HASHES}
+    assert ratio >= 45 and furthest <= 2
 
 
 def test_we_read_what_the_running_a1111_writes_when_inpainting(live: A1111) -> None:
