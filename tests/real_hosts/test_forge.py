@@ -12,15 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "tools")]
 
 from random_checkpoint import write  # noqa: E402
-from webui_cases import (  # noqa: E402, F401
-    test_a_killed_server_leaves_no_child_and_the_next_start_offers_the_training,
-    test_a_lora_that_left_the_prompt_leaves_nothing_behind,
-    test_a_trained_lora_is_listed_and_changes_a_picture_even_when_saved_again,
-    test_it_starts_without_errors_and_shows_its_tab,
-    test_settings_are_on_a_page_of_ours,
-    test_the_host_draws_while_a_training_runs_and_the_training_goes_on,
-    test_the_hosts_packages_are_as_they_were,
-)
+from webui_cases import *  # noqa: E402, F403
 from webui_server import Installed, Server, install, program, started  # noqa: E402
 
 pytestmark = [pytest.mark.real_host, pytest.mark.slow]
