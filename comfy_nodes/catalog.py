@@ -1,8 +1,8 @@
-"""All nodes, in the order of the menu."""
+"""All nodes as they are declared, in the order of the menu. Loads every job; ComfyUI's start reads `menu` instead."""
 
 from __future__ import annotations
 
-from . import dataset, epochs, generate, inpaint, recipe, routes, tools, train, use
+from . import dataset, epochs, generate, inpaint, recipe, tools, train, use
 from .declare import Node
 
 NODES: tuple[Node, ...] = (
@@ -17,6 +17,5 @@ NODES: tuple[Node, ...] = (
 )
 
 
-def begin() -> None:
-    """What happens once, when ComfyUI has asked for the nodes."""
-    routes.register()
+def node(id: str) -> Node:
+    return next(node for node in NODES if node.id == id)

@@ -13,6 +13,7 @@ from lora_core.jobs import TrainJob
 
 from . import places
 from .declare import COMBO, DATASET, IMAGE, INT, MASK, PREFIX, STRING, Node, Out, Port
+from .lists import FOLDERS, NONE
 from .widgets import port, setting
 
 OWN_SETTINGS = ("validation_split", "repeats", "masks", "alpha_mask", "class_pictures", "caption_extension")
@@ -35,17 +36,17 @@ class Pictures:
 
 
 def folder_inputs() -> tuple[Port, ...]:
-    listed = places.picture_folders()
     own = [setting(TrainJob, name) for name in OWN_SETTINGS]
     return (
-        Port("folder", COMBO, "Folder", FOLDER_HELP, options={"options": listed}),
+        Port("folder", COMBO, "Folder", FOLDER_HELP, options={"options": []}, listed=FOLDERS),
         Port("other_folder", STRING, "Other folder", TYPED_HELP, options={"default": ""}),
         Port(
             "held_out",
             COMBO,
             "Held-out pictures",
             setting(TrainJob, "held_out").declaration.help,
-            options={"options": [places.NO_FOLDER, *listed]},
+            options={"options": [NONE]},
+            listed=FOLDERS,
         ),
         *(port(s) for s in own),
     )
@@ -60,7 +61,7 @@ def folder_state(values: dict[str, Any]) -> str:
     ]
     for typed in named:
         try:
-            folder = places.picture_folder(str(typed or places.NO_FOLDER))
+            folder = places.picture_folder(str(typed or NONE))
         except LoomError:
             continue
         for path in sorted(Path(folder).rglob("*")) if folder else ():
@@ -101,7 +102,7 @@ NODES = (
         f"{PREFIX}Dataset",
         "Dataset (Folder)",
         "Pictures with captions from a folder: flat, nested or kohya's N_name folders.",
-        folder_inputs,
+        folder_inputs(),
         (Out(DATASET, "dataset"),),
         "run_dataset:run_folder",
         fingerprint=folder_state,
@@ -111,7 +112,7 @@ NODES = (
         f"{PREFIX}DatasetFromImages",
         "Dataset (Images)",
         "Pictures of the graph with captions. They are kept in output/lora_loom/datasets.",
-        images_inputs,
+        images_inputs(),
         (Out(DATASET, "dataset"),),
         "run_dataset:run_images",
         as_lists=True,
@@ -121,7 +122,7 @@ NODES = (
         f"{PREFIX}DatasetPictures",
         "Dataset Pictures",
         "Pictures and captions of a dataset, to look at, to edit in the graph, or to inpaint.",
-        load_inputs,
+        load_inputs(),
         (Out(IMAGE, "images", many=True), Out(STRING, "captions", many=True)),
         "run_dataset:run_load",
         group="Training",

@@ -20,7 +20,10 @@ SAMPLER_NAME, SCHEDULER_NAME = "LORALOOM_SAMPLER_NAME", "LORALOOM_SCHEDULER_NAME
 
 @dataclass(frozen=True)
 class Port:
-    """An input: a socket, or a widget where `options` hold what ComfyUI's widgets take (default, min, max, ...)."""
+    """An input: a socket, or a widget where `options` hold what ComfyUI's widgets take (default, min, max, ...).
+
+    `listed`: which of the lists in `lists` is to be chosen from, after the choices among the options.
+    """
 
     name: str
     type: str
@@ -28,6 +31,7 @@ class Port:
     help: str = ""
     optional: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    listed: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Node:
-    """One node. `inputs` is called when ComfyUI asks, so that lists of files are fresh.
-
-    `run(context, values)` does the work, or is named as "module:function" and imported when first needed, so that
-    ComfyUI starts fast; `fingerprint(values)` tells a change that the inputs do not show;
+    """One node. `run(context, values)` does the work, or is named as "module:function" and imported when first
+    needed; `fingerprint(values)` tells a change that the inputs do not show;
     `shows`: the node is worth running by itself; `as_lists`: every input comes as a list.
     """
 
     id: str
     title: str
     help: str
-    inputs: Callable[[], tuple[Port, ...]]
+    inputs: tuple[Port, ...]
     outputs: tuple[Out, ...]
     run: Callable[[Context, dict[str, Any]], Result] | str
     fingerprint: Callable[[dict[str, Any]], Any] | None = None

@@ -32,7 +32,7 @@ NODES = (
         f"{PREFIX}EpochGrid",
         "Epoch Grid",
         "Draws every save of a training at several strengths, scores them and recommends one.",
-        grid_inputs,
+        grid_inputs(),
         (
             Out(IMAGE, "grid"),
             Out(STRING, "lora_name", "The recommended save."),
@@ -47,7 +47,7 @@ NODES = (
         f"{PREFIX}DatasetReport",
         "Dataset Report",
         "What the trainer would see: sizes, captions, faults, duplicates.",
-        report_inputs,
+        report_inputs(),
         (Out(STRING, "report"), Out(IMAGE, "thumbnails")),
         "run_epochs:run_report",
         shows=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any
 
@@ -67,9 +66,8 @@ def run_soft(context: Context, values: dict[str, Any]) -> Result:
 
 def node(job: type, id: str, title: str, help: str) -> Node:
     outputs = (Out(IMAGE, "images"), Out(STRING, "parameters", "A1111's text of each picture."))
-    asked = functools.partial(inputs, job)
     return Node(
-        f"{PREFIX}{id}", title, help, asked, outputs, f"run_generate:{id.lower()}", shows=True, group="Pictures"
+        f"{PREFIX}{id}", title, help, inputs(job), outputs, f"run_generate:{id.lower()}", shows=True, group="Pictures"
     )
 
 
@@ -91,7 +89,7 @@ NODES = (
         f"{PREFIX}SoftInpaint",
         "Soft Inpaint",
         f"{groups(InpaintJob)['soft'].help or 'A1111 soft inpainting'}: connected to Inpaint, grey mask values blend.",
-        soft_inputs,
+        soft_inputs(),
         (Out(SOFT, "soft"),),
         run_soft,
         group="Pictures",

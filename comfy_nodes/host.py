@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import schema
-from .declare import SAMPLER_NAME, SCHEDULER_NAME, Node
+from .declare import SAMPLER_NAME, SCHEDULER_NAME
 
 OWN_FOLDER = "lora_loom"
 
@@ -250,20 +249,15 @@ def has_v3() -> bool:
     return bool(ComfyExtension) and hasattr(io, "ComfyNode")
 
 
-def extension(nodes: tuple[Node, ...]) -> Any:
-    """The `ComfyExtension` that lists the nodes. Needs ComfyUI's API v3."""
+def extension(classes: Callable[[Any], list[type]]) -> Any:
+    """The `ComfyExtension` that lists `classes(io)`. Needs ComfyUI's API v3."""
     from comfy_api.latest import ComfyExtension, io  # type: ignore[import-not-found]
 
     class LoraLoom(ComfyExtension):
         async def get_node_list(self) -> list[type]:
-            return [schema.v3(node, io, sampler_lists) for node in nodes]
+            return classes(io)
 
     return LoraLoom()
-
-
-def mappings(nodes: tuple[Node, ...]) -> dict[str, type]:
-    """The nodes for hosts that only know NODE_CLASS_MAPPINGS."""
-    return {node.id: schema.v1(node, sampler_lists) for node in nodes}
 
 
 def sampler_lists() -> dict[str, list[str]]:

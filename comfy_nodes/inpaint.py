@@ -41,7 +41,7 @@ NODES = (
         f"{PREFIX}InpaintPlan",
         "Inpaint Plan",
         "What to give your own sampler: the part to draw, enlarged and filled as A1111 does it, and its mask.",
-        plan_inputs,
+        plan_inputs(),
         (
             Out(PLAN, "plan"),
             Out(IMAGE, "working"),
@@ -55,7 +55,7 @@ NODES = (
         f"{PREFIX}InpaintPaste",
         "Inpaint Paste",
         "Puts what was drawn back into the picture. Pixels outside the mask stay exactly as they were.",
-        paste_inputs,
+        paste_inputs(),
         (Out(IMAGE, "images"),),
         "run_inpaint:run_paste",
         group="Pictures",

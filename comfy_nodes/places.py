@@ -7,35 +7,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_core.confine import confine_job, confined, with_links
-from lora_core.errors import ConfigError, FileError
+from lora_core.errors import ConfigError
 
 from . import host
+from .lists import DEMO, DEMO_SETS, NONE, allowed_folders, settings_file
 
-ASSETS = Path(__file__).resolve().parents[1] / "lora_core" / "assets"
-DEMO = ASSETS / "demo"
-DEMO_BASE = "demo_base (demo)"
-DEMO_SETS = {"armin_vicerre (demo)": DEMO / "armin_vicerre", "held_out (demo)": DEMO / "held_out"}
 MODEL_KINDS = ("checkpoints", "loras", "vae", "embeddings", "diffusers")
-SETTINGS = "settings.json"
-NO_FOLDER = "none"
-MAX_LISTED, DEPTH = 500, 3
 J = TypeVar("J")
-
-
-def settings_file() -> Path:
-    return host.user_folder() / SETTINGS
-
-
-def allowed_folders() -> tuple[Path, ...]:
-    """Further folders that the user's settings file allows: {"allowed_folders": ["D:/pictures"]}."""
-    path = settings_file()
-    if not path.exists():
-        return ()
-    try:
-        named = json.loads(path.read_text("utf-8")).get("allowed_folders", [])
-        return tuple(Path(name) for name in named if isinstance(name, str) and Path(name).is_absolute())
-    except (OSError, ValueError, AttributeError) as error:
-        raise FileError(f"{path} cannot be read ({error}): mend or delete it.") from None
 
 
 def write_roots() -> tuple[Path, ...]:
@@ -53,30 +31,9 @@ def checked(job: J) -> J:
     return confine_job(job, read_roots(), write_roots())
 
 
-def picture_folders() -> list[str]:
-    """Folders that may hold pictures, by the names on the node: of input, of allowed folders, and the demo's."""
-    found = [name for root in (host.input_folder(), *allowed_folders()) for name in _below(root)]
-    return [*found[:MAX_LISTED], *DEMO_SETS]
-
-
-def _below(root: Path) -> list[str]:
-    own = root == host.input_folder()
-    names = [] if own else [root.as_posix()]
-    todo = [(root, 0)]
-    while todo and len(names) < MAX_LISTED:
-        folder, depth = todo.pop(0)
-        try:
-            children = sorted(c for c in folder.iterdir() if c.is_dir() and not c.name.startswith("."))
-        except OSError:
-            continue
-        names += [c.relative_to(root).as_posix() if own else c.as_posix() for c in children]
-        todo += [(c, depth + 1) for c in children if depth + 1 < DEPTH]
-    return names
-
-
 def picture_folder(listed: str, typed: str = "") -> str:
     """The folder chosen from the list, or typed. Raises ConfigError for one that may not be read; "" for none."""
-    name = typed.strip() or (listed if listed != NO_FOLDER else "")
+    name = typed.strip() or (listed if listed != NONE else "")
     if not name:
         return ""
     if name in DEMO_SETS:

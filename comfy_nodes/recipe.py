@@ -22,14 +22,13 @@ from .declare import (
     Out,
     Port,
 )
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif")
+from .lists import INPUT_PICTURES
 
 
 def inputs() -> tuple[Port, ...]:
-    listed = [name for name in host.input_files() if Path(name).suffix.lower() in PICTURES]
-    options = {"options": listed, "image_upload": True, "image_folder": "input"}
-    return (Port("picture", COMBO, "Picture", "A file of the input folder, as it was saved.", options=options),)
+    options = {"options": [], "image_upload": True, "image_folder": "input"}
+    told = "A file of the input folder, as it was saved."
+    return (Port("picture", COMBO, "Picture", told, options=options, listed=INPUT_PICTURES),)
 
 
 def path_of(values: dict[str, Any]) -> Path:
@@ -53,7 +52,7 @@ NODES = (
         f"{PREFIX}Recipe",
         "Recipe from Picture",
         "Reads how a picture was made: A1111's parameters, ComfyUI's graph, NovelAI's comment.",
-        inputs,
+        inputs(),
         (
             Out(RECIPE, "recipe", "For Generate, Img2Img and Inpaint: replaces their widgets."),
             Out(STRING, "positive"),

@@ -17,6 +17,7 @@ from lora_core.pictures import SUFFIXES
 from . import host, places
 from .dataset import OF_IMAGES, OWN_SETTINGS, Pictures
 from .declare import Context, Result
+from .lists import NONE
 from .pictures import image_of, masks_of, pictures_of, read_picture
 from .widgets import setting, values_of
 
@@ -25,7 +26,7 @@ def run_folder(context: Context, values: dict[str, Any]) -> Result:
     folder = places.picture_folder(values.get("folder", ""), values.get("other_folder", ""))
     if not folder:
         raise ConfigError("No folder with pictures is chosen.")
-    held_out = places.picture_folder(values.get("held_out", places.NO_FOLDER))
+    held_out = places.picture_folder(values.get("held_out", NONE))
     own = values_of([setting(TrainJob, name) for name in OWN_SETTINGS], values)
     return Result((Pictures(folder, held_out, own),))
 

@@ -11,12 +11,13 @@ from lora_core.recipes import Recipe, match_files, recipe_of
 
 from . import host, places
 from .declare import Context, Result
+from .lists import DEMO
 from .recipe import path_of
 
 
 def run(context: Context, values: dict[str, Any]) -> Result:
     folders = [folder for kind in places.MODEL_KINDS for folder in host.folders(kind)]
-    recipe = match_files(recipe_of(path_of(values)), [*folders, places.DEMO, host.input_folder()])
+    recipe = match_files(recipe_of(path_of(values)), [*folders, DEMO, host.input_folder()])
     job: Any = recipe.job
     text = told(recipe)
     sampler, schedule = SAMPLER[job.sampler].comfyui, SCHEDULE[job.scheduler].comfyui

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,13 +19,19 @@ from .declare import (
     Out,
     Port,
 )
+from .lists import with_choices
 
 WIDGETS = (BOOLEAN, COMBO, FLOAT, INT, STRING)
 Lists = Callable[[], dict[str, list[str]]]
 
 
-def v3(node: Node, io: Any, lists: Lists) -> type:
-    """The node as a class of ComfyUI's API v3, whose classes are in `io`."""
+def v3(nodes: tuple[Node, ...], io: Any, lists: Lists) -> list[type]:
+    """The nodes as classes of ComfyUI's API v3, whose own classes are in `io`."""
+    custom = functools.cache(io.Custom)
+    return [_v3(node, io, custom, lists) for node in nodes]
+
+
+def _v3(node: Node, io: Any, custom: Callable[[str], Any], lists: Lists) -> type:
 
     def define_schema(cls: Any) -> Any:
         return io.Schema(
@@ -32,8 +39,8 @@ def v3(node: Node, io: Any, lists: Lists) -> type:
             display_name=node.title,
             category=node.category,
             description=node.help,
-            inputs=[_v3_input(io, port) for port in node.inputs()],
-            outputs=[_v3_output(io, f"out_{n}", out, lists) for n, out in enumerate(node.outputs)],
+            inputs=[_v3_input(custom, port) for port in node.inputs],
+            outputs=[_v3_output(io, custom, f"out_{n}", out, lists) for n, out in enumerate(node.outputs)],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=node.shows,
             is_input_list=node.as_lists,
@@ -51,18 +58,18 @@ def v3(node: Node, io: Any, lists: Lists) -> type:
     return type(node.id, (io.ComfyNode,), body)
 
 
-def _v3_input(io: Any, port: Port) -> Any:
-    more = dict(port.options)
+def _v3_input(custom: Callable[[str], Any], port: Port) -> Any:
+    said = (port.name, port.label or None, port.optional, port.help or None)
     if port.type not in WIDGETS:
-        return io.Custom(port.type).Input(port.name, port.label or None, port.optional, port.help or None)
-    return io.Custom(port.type).Input(port.name, port.label or None, port.optional, port.help or None, extra_dict=more)
+        return custom(port.type).Input(*said)
+    return custom(port.type).Input(*said, extra_dict=with_choices(port))
 
 
-def _v3_output(io: Any, name: str, out: Out, lists: Lists) -> Any:
+def _v3_output(io: Any, custom: Callable[[str], Any], name: str, out: Out, lists: Lists) -> Any:
     kind = _type(out, lists)
     if isinstance(kind, list):
         return io.Combo.Output(name, out.label, kind, out.help, out.many)
-    return io.Custom(kind).Output(name, out.label, out.help, out.many)
+    return custom(kind).Output(name, out.label, out.help, out.many)
 
 
 def _type(out: Out, lists: Lists) -> Any:
@@ -75,8 +82,8 @@ def v1(node: Node, lists: Lists) -> type:
 
     def input_types(cls: Any) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
-        for port in node.inputs():
-            options = dict(port.options) | ({"tooltip": port.help} if port.help else {})
+        for port in node.inputs:
+            options = with_choices(port) | ({"tooltip": port.help} if port.help else {})
             kind = options.pop("options") if port.type == COMBO else port.type
             found["optional" if port.optional else "required"][port.name] = (kind, options)
         found["hidden"] = {"unique_id": "UNIQUE_ID", "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}

@@ -78,7 +78,7 @@ def node(id: str, title: str, help: str, tool: Tool) -> Node:
     fingerprint: Callable[[dict[str, Any]], Any] | None = lora_state if not tool.stack else None
     label = "lora_name" if tool.folder == "loras" else "checkpoint_name"
     outputs = (Out(STRING, label, "As ComfyUI's lists show it."), Out(STRING, "report"))
-    return Node(f"{PREFIX}{id}", title, help, tool.inputs, outputs, tool.run, fingerprint, shows=True, group="Tools")
+    return Node(f"{PREFIX}{id}", title, help, tool.inputs(), outputs, tool.run, fingerprint, shows=True, group="Tools")
 
 
 def inspect_inputs() -> tuple[Port, ...]:
@@ -130,7 +130,7 @@ NODES = (
         f"{PREFIX}Inspect",
         "Inspect LoRA",
         "What is in a LoRA, who applies it, and where it acts.",
-        inspect_inputs,
+        inspect_inputs(),
         (Out(STRING, "report"), Out(IMAGE, "heat_map")),
         "run_tools:run_inspect",
         fingerprint=lora_state,
@@ -141,7 +141,7 @@ NODES = (
         f"{PREFIX}Metadata",
         "LoRA Metadata",
         "Shows and edits what a LoRA says about itself: title, trigger words, preview.",
-        metadata_inputs,
+        metadata_inputs(),
         (Out(STRING, "lora_name"), Out(STRING, "metadata")),
         "run_tools:run_metadata",
         fingerprint=lora_state,

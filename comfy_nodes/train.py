@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from lora_core.goals import EFFORTS, GOALS
@@ -109,10 +108,11 @@ def options_node(group: str, label: str, help: str) -> Node:
     def run(context: Context, values: dict[str, Any]) -> Result:
         return Result((values_of(group_settings(group), values),))
 
-    inputs: Callable[[], tuple[Port, ...]] = functools.partial(group_inputs, group)
     told = help or f"Settings of a training: {label}. Connected to Train LoRA, they replace what the goal sets."
     id = f"{PREFIX}{title(group)}"
-    return Node(id, f"Options: {label}", told, inputs, (Out(socket(group), group),), run, group="Training/Options")
+    return Node(
+        id, f"Options: {label}", told, group_inputs(group), (Out(socket(group), group),), run, group="Training/Options"
+    )
 
 
 def group_inputs(group: str) -> tuple[Port, ...]:
@@ -125,7 +125,7 @@ NODES = (
         f"{PREFIX}Train",
         "Train LoRA",
         "Trains a LoRA that every host reads. Stop keeps what was learned; queued again, it goes on.",
-        train_inputs,
+        train_inputs(),
         (
             Out(LORA_MODEL, "lora", "For Load LoRA Model, at once: what was trained of the UNet."),
             Out(STRING, "lora_name", "As the lists of LoRAs show it."),

@@ -9,25 +9,17 @@ from lora_core.errors import LoomError
 from lora_core.jobs import LoraUse
 from lora_core.jobs.tools import BLOCKS_HELP
 
-from . import host
 from .declare import CLIP, COMBO, FLOAT, LORAS, MODEL, PREFIX, STRING, Context, Node, Out, Port, Result
 from .widgets import chosen_file
 
 STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
-AS_MODEL = -100.0
 
 
 def lora_ports() -> tuple[Port, ...]:
     return (
-        Port("lora", COMBO, "LoRA", "Press R to refresh the list.", options={"options": host.files("loras")}),
-        Port("strength", FLOAT, "Strength", options=STRENGTH),
-        Port(
-            "text_strength",
-            FLOAT,
-            "Strength in CLIP",
-            "-100: as the strength.",
-            options={**STRENGTH, "default": AS_MODEL, "min": AS_MODEL},
-        ),
+        Port("lora", COMBO, "LoRA", "Press R to refresh the list.", options={"options": []}, listed="loras"),
+        Port("strength", FLOAT, "Strength", "In the model.", options=STRENGTH),
+        Port("text_strength", FLOAT, "Strength in CLIP", "In the text encoders.", options=STRENGTH),
         Port("blocks", STRING, "Block weights", f"Empty: all alike. {BLOCKS_HELP}", options={"default": ""}),
         Port("lora_name", STRING, "LoRA by name", "Takes the place of the list.", True, {"forceInput": True}),
     )
@@ -35,11 +27,9 @@ def lora_ports() -> tuple[Port, ...]:
 
 def use_of(values: dict[str, Any]) -> LoraUse:
     """The LoRA that the widgets name. Raises ConfigError."""
-    text = float(values.get("text_strength", AS_MODEL))
     path = chosen_file("loras", values.get("lora_name") or values["lora"])
-    return LoraUse(
-        path, float(values["strength"]), None if text <= AS_MODEL else text, values.get("blocks", "").strip()
-    )
+    strength, in_text = float(values["strength"]), float(values["text_strength"])
+    return LoraUse(path, strength, None if in_text == strength else in_text, values.get("blocks", "").strip())
 
 
 def state_of(path: str) -> str:
@@ -81,7 +71,7 @@ NODES = (
         "Load LoRA (LoRA Loom)",
         "Puts a LoRA on MODEL and CLIP, also with a strength for each block. A file that was written anew is read "
         "anew; one that does not fit is an error, not a picture without it.",
-        load_inputs,
+        load_inputs(),
         OUTPUTS,
         "run_use:run_load",
         fingerprint=lora_state,
@@ -91,7 +81,7 @@ NODES = (
         f"{PREFIX}Stack",
         "LoRA Stack",
         "A list of LoRAs with their strengths, for Apply, Generate and Merge. Chain several.",
-        stack_inputs,
+        stack_inputs(),
         (Out(LORAS, "loras"),),
         run_stack,
         fingerprint=lora_state,
@@ -101,7 +91,7 @@ NODES = (
         f"{PREFIX}Apply",
         "Apply LoRAs",
         "Puts a stack of LoRAs on MODEL and CLIP.",
-        apply_inputs,
+        apply_inputs(),
         OUTPUTS,
         "run_use:run_apply",
         group="Use",

@@ -14,8 +14,8 @@ from lora_core.settings import Setting, describe
 
 from . import host, places
 from .declare import BOOLEAN, COMBO, FLOAT, INT, STRING, Port
+from .lists import DEMO, DEMO_BASE, FOLDERS, NONE
 
-NONE = "none"
 AUTO = -1.0
 LISTED = {"checkpoint": "checkpoints", "lora": "loras", "vae": "vae"}
 SEED_NAMES = ("seed",)
@@ -54,7 +54,11 @@ def port(s: Setting, job: type | None = None, **more: Any) -> Port:
     needed = f"set {s.name}" in _needed(job) if job is not None else s.name == "base"
     kind, options = _widget(s, needed)
     options |= {"advanced": True} if s.declaration.advanced else {}
-    return Port(s.name, kind, s.declaration.label, _tooltip(s), options={**options, **more})
+    return Port(s.name, kind, s.declaration.label, _tooltip(s), options={**options, **more}, listed=_listed(s))
+
+
+def _listed(s: Setting) -> str:
+    return FOLDERS if s.declaration.widget == "folder" else listed_kind(s)
 
 
 def _tooltip(s: Setting) -> str:
@@ -63,12 +67,9 @@ def _tooltip(s: Setting) -> str:
 
 
 def _widget(s: Setting, needed: bool) -> tuple[str, dict[str, Any]]:
-    kind, widget = _plain(s), listed_kind(s)
+    kind, widget = _plain(s), _listed(s)
     if widget:
-        empty = [] if needed else [NONE]
-        return COMBO, {"options": [*empty, *listed(widget)]}
-    if s.declaration.widget == "folder":
-        return COMBO, {"options": [NONE, *places.picture_folders()]}
+        return COMBO, {"options": [] if needed else [NONE]}
     if kind is bool:
         return BOOLEAN, {"default": bool(s.default)}
     if s.declaration.choices:
@@ -77,11 +78,6 @@ def _widget(s: Setting, needed: bool) -> tuple[str, dict[str, Any]]:
         return _number(s, kind)
     text = lines_of(s.default) if isinstance(s.default, tuple) else s.default or ""
     return STRING, {"default": text, "multiline": s.declaration.widget in ("text", "lines")}
-
-
-def listed(kind: str) -> list[str]:
-    """The names of a list: ComfyUI's, and for checkpoints the demo base, which ComfyUI itself cannot load."""
-    return [*host.files(kind), *([places.DEMO_BASE] if kind == "checkpoints" else [])]
 
 
 def _number(s: Setting, kind: type) -> tuple[str, dict[str, Any]]:
@@ -163,8 +159,8 @@ def chosen_file(kind: str, name: Any) -> str:
     """The path of a file that ComfyUI lists; "" for none. Raises ConfigError for every other name."""
     if name in (None, "", NONE):
         return ""
-    if kind == "checkpoints" and name == places.DEMO_BASE:
-        return str(places.DEMO / "demo_base.safetensors")
+    if kind == "checkpoints" and name == DEMO_BASE:
+        return str(DEMO / "demo_base.safetensors")
     found = host.file_path(kind, str(name))
     if found is None:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,6 +108,33 @@ def test_every_node_has_a_help_page_and_words(loom):
         )
         for language in ("zh", "ja"):
             assert words[language][id]["display_name"] != words["en"][id]["display_name"], f"{id} in {language}"
+
+
+def test_the_start_of_comfyui_loads_neither_jobs_nor_libraries(tmp_path):
+    """A start that reads nodes.json is short; jobs, Pillow and the work of nodes come when a node first runs."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import fake_comfy; from pathlib import Path\n"
+        "with fake_comfy.running(Path(sys.argv[2])) as comfy:\n"
+        "    before = set(sys.modules)\n"
+        "    nodes = fake_comfy.nodes_of(fake_comfy.load_pack(comfy.base))\n"
+        "    [node.define_schema() for node in nodes.values()]\n"
+        "    print(len(nodes), *sorted(m.partition('lora-loom.')[2] or m for m in set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-c", script, str(ROOT / "tests" / "hosts"), str(tmp_path)]
+    count, *loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    own = {name for name in loaded if "lora_core" in name or "comfy_nodes" in name}
+    adapter = {"declare", "host", "lists", "menu", "routes", "schema"}
+    core = {"lora_core", "lora_core.errors", "lora_core.doors"}
+    assert int(count) > 30 and own == core | {"comfy_nodes"} | {f"comfy_nodes.{name}" for name in adapter}
+    assert not {name.partition(".")[0] for name in loaded} & {"PIL", "diffusers", "transformers", "peft", "safetensors"}
+
+
+def test_what_the_nodes_say_is_written_from_their_declarations(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import comfyui_texts
+
+    for path, text in comfyui_texts.files().items():
+        assert path.read_text("utf-8") == text, f"run tools/comfyui_texts.py: {path.name} is out of date"
 
 
 def test_the_example_workflows_fit_the_nodes(monkeypatch):

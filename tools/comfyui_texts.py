@@ -1,4 +1,4 @@
-"""Writes locales/*/nodeDefs.json and web/docs/*.md from the nodes' declarations, the words and the introductions.
+"""Writes comfy_nodes/nodes.json, locales/*/nodeDefs.json and web/docs/*.md from the nodes' declarations.
 
     python tools/comfyui_texts.py
 
@@ -8,10 +8,13 @@ Chinese, Japanese).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +40,31 @@ def words() -> dict[str, tuple[str, str]]:
     return {english: (chinese, japanese) for english, chinese, japanese in (line.split("\t") for line in lines)}
 
 
+def part(comfy: fake_comfy.Comfy, name: str) -> Any:
+    """A module of the pack, loaded in a stand-in for ComfyUI that lists no files."""
+    pack = fake_comfy.load_pack(comfy.base).__name__
+    importlib.import_module(f"{pack}.comfy_nodes").nodes()
+    return importlib.import_module(f"{pack}.comfy_nodes.{name}")
+
+
 def nodes() -> tuple[Any, ...]:
-    """The pack's nodes, loaded in a stand-in for ComfyUI that lists no files."""
+    """The pack's nodes, each with its inputs."""
+    with stand_in() as comfy:
+        choices = part(comfy, "lists").with_choices
+        found = part(comfy, "catalog").NODES
+        return tuple((node, tuple(replace(p, options=choices(p)) for p in node.inputs)) for node in found)
+
+
+@contextlib.contextmanager
+def stand_in() -> Iterator[fake_comfy.Comfy]:
     with tempfile.TemporaryDirectory() as folder, fake_comfy.running(Path(folder)) as comfy:
-        pack = fake_comfy.load_pack(comfy.base)
-        found = importlib.import_module(f"{pack.__name__}.comfy_nodes").nodes()
-        return tuple((node, node.inputs()) for node in found)
+        yield comfy
+
+
+def menu() -> str:
+    """nodes.json, from which ComfyUI's start knows the nodes."""
+    with stand_in() as comfy:
+        return part(comfy, "menu").recorded(part(comfy, "catalog").NODES)
 
 
 def definitions(language: str) -> dict[str, Any]:
@@ -105,7 +127,7 @@ def write(path: Path, text: str) -> None:
 
 def files() -> dict[Path, str]:
     """Every file that this script writes, with its text."""
-    found = {}
+    found = {ROOT / "comfy_nodes" / "nodes.json": menu()}
     for number, language in enumerate(LANGUAGES):
         data = json.dumps(definitions(language), indent=1, ensure_ascii=False) + "\n"
         found[ROOT / "locales" / language / "nodeDefs.json"] = data
