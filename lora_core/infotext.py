@@ -47,8 +47,8 @@ def written_hashes(hashes: Sequence[tuple[str, str]]) -> str:
 
 
 def is_hash(text: str) -> bool:
-    """Whether a text may be 12 or more digits of a hash in hexadecimal."""
-    return re.fullmatch("[0-9a-fA-F]{12,}", text) is not None
+    """Whether a text may be 8 or more digits of a hash in hexadecimal."""
+    return re.fullmatch("[0-9a-fA-F]{8,}", text) is not None
 
 
 def read_hashes(text: str) -> tuple[tuple[str, str], ...]:

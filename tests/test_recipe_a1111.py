@@ -145,6 +145,8 @@ def test_samplers_and_schedules(values: str, sampler: str, scheduler: str) -> No
         ("Sampler: Euler, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+", "upscaler R-ESRGAN 4x+"),
         ('Sampler: Euler, ADetailer model: f, ADetailer prompt: "a, b"', "ADetailer model: f; ADetailer prompt: a, b"),
         ("Sampler: Euler, Hires upscale: 2, Hires prompt: dog", "prompt of its own, which is left out: dog"),
+        ("Sampler: Euler, Pad conds: True", "padded to one length"),
+        ("Sampler: Euler, Discard penultimate sigma: True", "last step but one"),
         ("Sampler: Euler, Hypernet: h, Hypernet strength: 0.5", "hypernetwork h"),
     ],
 )

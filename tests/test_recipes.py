@@ -137,7 +137,7 @@ def test_embeddings_are_found_and_checked(tmp_path: Path) -> None:
     save_file({"emb_params": torch.ones(1, 4)}, folder / "bad one.safetensors")
     digest = whole_hash(folder / "bad one.safetensors")
     job = replace(JOB, base="", prompt="a cat")
-    for told, said in ((digest, ()), ("a" * 64, ("not its hash",)), ("style", ()), ("", ())):
+    for told, said in ((digest, ()), ("a" * 64, ("not its hash",)), ("in_a_lora", ()), ("", ())):
         recipe = recipe_of(written(tmp_path, job, Drawn(1, embedding_hashes=(("bad one", told),))))
         found = match_files(recipe, [tmp_path])
         assert [words in s for words, s in zip(said, found.unmapped, strict=True)] == [True] * len(said)
@@ -146,6 +146,14 @@ def test_embeddings_are_found_and_checked(tmp_path: Path) -> None:
     assert match_files(recipe, [tmp_path]).unmapped == (
         f"The embedding gone ({digest[:12]}) is not in the folders given.",
     )
+
+
+def test_from_picture_says_what_it_leaves_out(tmp_path: Path) -> None:
+    path = written(tmp_path, JOB, Drawn(1))
+    with pytest.warns(UserWarning) as said:
+        job = GenerateJob.from_picture(path, [tmp_path])
+    assert [str(w.message) for w in said] == list(match_files(recipe_of(path), [tmp_path]).unmapped) != []
+    assert said[0].filename == __file__ and job.prompt == JOB.prompt
 
 
 def test_a_model_in_a_folder_is_found_by_a1111s_name_for_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,12 +144,15 @@ class GenerateJob:
     def from_picture(path: str | Path, folders: Sequence[str | Path] = ()) -> GenerateJob:
         """The job that drew a picture of A1111, ComfyUI or LoRA Loom, of the class that fits; see `recipes.recipe_of`.
 
-        Model and LoRA files are looked for in `folders`. Raises FileError for a picture without a recipe.
+        Model and LoRA files are looked for in `folders`. What the job does not repeat comes as one UserWarning each.
+        Raises FileError for a picture without a recipe.
         """
         from lora_core.recipes import match_files, recipe_of
 
-        recipe = recipe_of(path)
-        return match_files(recipe, folders).job if folders else recipe.job
+        recipe = match_files(recipe_of(path), folders) if folders else recipe_of(path)
+        for sentence in recipe.unmapped:
+            warnings.warn(sentence, stacklevel=2)
+        return recipe.job
 
 
 @dataclass(frozen=True)
