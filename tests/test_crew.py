@@ -19,6 +19,7 @@ from test_train import drained, job_for
 from lora_core.engine.crew import ALONE, joined
 from lora_core.engine.setup import prepare
 from lora_core.engine.step import one_step
+from lora_core.events import Note
 from lora_core.settings import to_json
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,15 @@ with joined() as crew:
     if crew.leads:
         found = {n: p.grad for n, p in run.network.parameters().items()}
         save_file(found, sys.argv[2], {"loss": repr(loss), "norm": repr(norm)})
+"""
+
+DISMISSED = """
+from lora_core.commands import Commands
+from lora_core.engine.crew import joined
+commands = Commands()
+with joined() as crew:
+    crew.dismiss() if crew.leads else crew.heed(commands)
+print(commands.stop)
 """
 
 
@@ -122,6 +132,16 @@ def test_a_dead_process_ends_the_job_with_a_sentence_and_the_work_is_kept(tmp_pa
     assert first.returncode == 1 and "Another process of this training ended" in said, said
     assert "is kept in tiny-" in said and "Traceback" not in said
     assert (tmp_path / "out" / "tiny.loom" / "state.safetensors").exists()
+    from lora_core.run import run
+
+    going_on = (event.text for event in run(job) if isinstance(event, Note))
+    assert any(text.startswith("Resuming from step") for text in going_on)
+
+
+def test_the_others_end_when_the_first_says_so():
+    ended = started(["-c", DISMISSED])
+    outputs = [process.communicate(timeout=240)[0].strip() for process in ended]
+    assert [process.returncode for process in ended] == [0, 0] and outputs == ["False", "True"], outputs
 
 
 def test_alone_without_a_launcher():
