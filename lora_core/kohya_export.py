@@ -25,7 +25,7 @@ KOHYA = {"euler": "euler", "euler_ancestral": "euler_a", "heun": "heun", "lms": 
 KOHYA |= {"dpm2": "dpm_2", "dpm2_ancestral": "dpm_2_a", "dpmpp_2m": "dpmsolver++"}
 QUIET = {"folder", "repeats", "class_pictures", "masks", "work_dir", "cache_dir", "resume", "threads", "device"}
 QUIET |= {"name", "caption_prefix", "more_sizes", "preview_prompts", "preview_negative", "preview_steps", "preview_cfg"}
-QUIET |= {"metadata_file"}
+QUIET |= {"metadata_file", "class_count"}
 SENTENCES = {
     "trigger": "sd-scripts has no trigger word: it stands in caption_prefix, also where a caption holds it already.",
     "caption_extension": "sd-scripts reads one kind of caption file: .txt is named.",
@@ -34,6 +34,7 @@ SENTENCES = {
     "dtype": "It is written as bf16, which most cards are fast with.",
     "warmup": "A constant schedule has none.",
     "weight_decay": "It is the optimizer's own in either program.",
+    "class_prompt": "sd-scripts draws no class pictures: name the folder of those drawn here as reg_data_dir.",
     "held_out": "sd-scripts holds out a share of the pictures only: set validation_split there.",
 }
 

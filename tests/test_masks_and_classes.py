@@ -16,6 +16,7 @@ from lora_core.engine.epochs import Batch, Item
 from lora_core.engine.setup import prepare
 from lora_core.engine.step import batch_loss
 from lora_core.errors import DatasetError
+from lora_core.events import Stage
 from lora_core.jobs.train import Captions, Subset
 
 
@@ -173,3 +174,34 @@ def test_the_base_alone(tmp_path):
     with base_alone([run.unet]):
         assert torch.equal(predicted(), before)
     assert torch.equal(predicted(), changed) and not torch.equal(changed, before)
+
+
+def test_missing_class_pictures_are_drawn_by_the_base_once(tmp_path):
+    draw(tmp_path / "p" / "a.png")
+    values = {"class_prompt": "a photo of a dog", "class_count": 3, "preview_steps": 1, "train_text_encoder": False}
+    job = job_for(tmp_path / "o", tmp_path / "p", **values)
+    place = tmp_path / "o" / "tiny.loom" / "class pictures"
+    run, _ = drained(prepare(job))
+    assert sorted(p.name for p in place.iterdir()) == [f"class-{n:05}.png" for n in (1, 2, 3)]
+    drawn = [p for p in run.dataset.pictures if p.is_class]
+    assert [p.size for p in drawn] == [(64, 64)] * 3 and {p.caption for p in drawn} == {"a photo of a dog"}
+    assert len({p.content_hash for p in drawn}) == 3
+    first = {p.name: p.read_bytes() for p in place.iterdir()}
+    (place / "class-00003.png").unlink()
+    again = [event for event in events_of(prepare(job)) if isinstance(event, Stage)]
+    assert {p.name: p.read_bytes() for p in place.iterdir()} == first
+    assert [stage.title for stage in again].count("Drawing class pictures") == 1
+    assert "Drawing class pictures" not in [e.title for e in events_of(prepare(job)) if isinstance(e, Stage)]
+
+
+def test_class_pictures_of_the_user_count(tmp_path):
+    draw(tmp_path / "p" / "a.png")
+    draw(tmp_path / "c" / "own.png", seed=9)
+    own = {"class_pictures": str(tmp_path / "c"), "class_prompt": "a dog", "class_count": 2, "preview_steps": 1}
+    run, _ = drained(prepare(job_for(tmp_path / "o", tmp_path / "p", train_text_encoder=False, **own)))
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["class-00001.png", "own.png"]
+    assert sum(p.is_class for p in run.dataset.pictures) == 2
+
+
+def events_of(generator):
+    return list(generator)

@@ -73,17 +73,19 @@ def training_sources(job: TrainJob) -> list[Subset]:
     """The folders to train on, each once at each of its sizes."""
     named = [Subset("", repeats=job.dataset.repeats)] if job.dataset.folder else []
     found: dict[tuple[Any, ...], Subset] = {}
-    others = (
-        [Subset(job.dataset.class_pictures, class_pictures=True, metadata_file="")]
-        if job.dataset.class_pictures
-        else []
-    )
+    others = [class_source(job)] if job.dataset.class_pictures else []
     for subset in [*named, *job.dataset.subsets, *others]:
         place = os.path.realpath(subset.folder or job.dataset.folder)
         found.setdefault((place, *area(job, subset)), subset)
         for side in job.dataset.sides() if subset.width is None else ():
             found.setdefault((place, side, side), replace(subset, width=side, height=side))
     return list(found.values())
+
+
+def class_source(job: TrainJob) -> Subset:
+    """The class pictures; without a caption of their own, theirs is the class prompt."""
+    d = job.dataset
+    return Subset(d.class_pictures, class_pictures=True, class_words=d.class_prompt, metadata_file="")
 
 
 def resolved(job: TrainJob, subset: Subset) -> Subset:

@@ -20,6 +20,7 @@ from lora_core.engine import base_loras, models, network, resume
 from lora_core.engine.advice import advised
 from lora_core.engine.averages import Ema
 from lora_core.engine.cache import LatentCache
+from lora_core.engine.class_pictures import with_class_pictures
 from lora_core.engine.conditioning import Encode, TextRules, live_encoder
 from lora_core.engine.course import Course
 from lora_core.engine.dataset import opening
@@ -109,6 +110,7 @@ def prepare(job: TrainJob) -> Generator[Event, None, tuple[Run, Course]]:
         torch.set_num_threads(job.memory.threads)
     yield Stage("Reading the base and the pictures")
     architecture = checked_architecture(job)
+    job = yield from with_class_pictures(job, work_folder(job) / "class pictures")
     job, dataset = yield from looked_at(job)
     cache = yield from cached_latents(job, architecture, dataset, device)
     start = read_start(job, architecture, rates(job, architecture)) if job.network.start_from else None

@@ -134,6 +134,12 @@ class Dataset:
         "Folder with ordinary pictures of the same kind: they keep the base as it is (prior preservation).",
         widget="folder",
     )
+    class_prompt: str = setting(
+        "", "Class prompt", "What the base draws where class pictures are missing, such as: a photo of a dog."
+    )
+    class_count: int = setting(
+        50, "Class pictures to have", "With a class prompt: what is there counts.", min=1, max=1000, advanced=True
+    )
     prior_loss_weight: float = setting(1.0, "Weight of class pictures", min=0, max=10, advanced=True)
     class_target: str = setting(
         "pictures",
