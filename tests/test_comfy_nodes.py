@@ -108,6 +108,17 @@ def test_every_node_has_a_help_page_and_words(loom):
         )
         for language in ("zh", "ja"):
             assert words[language][id]["display_name"] != words["en"][id]["display_name"], f"{id} in {language}"
+    for language in ("zh", "ja"):
+        missing = texts_of(words["en"]).keys() - texts_of(words[language]).keys()
+        english = {texts_of(words["en"])[place] for place in missing}
+        assert not english, f"write these into tools/comfyui_words.tsv and run tools/comfyui_texts.py: {english}"
+
+
+def texts_of(data, place=()):
+    """{(node, "inputs", "base", "tooltip"): text} of a nodeDefs.json."""
+    if isinstance(data, str):
+        return {place: data}
+    return {k: v for key, part in data.items() for k, v in texts_of(part, (*place, key)).items()}
 
 
 def test_the_start_of_comfyui_loads_neither_jobs_nor_libraries(tmp_path):
