@@ -16,9 +16,10 @@ from lora_core.caption_edit import caption_rows, write_captions
 from lora_core.errors import ConfigError
 from lora_core.forecast import speeds_of
 from lora_core.inspect_file import checkpoint_facts
-from lora_core.job_file import read_training
+from lora_core.job_file import LORA, read_training
 from lora_core.jobs import TrainJob
 from lora_core.settings import from_json, leaf_values, replace_by_name, to_json
+from lora_core.train_like import differences
 from lora_core.uploads import keep_uploads
 
 from . import cards, compat
@@ -104,7 +105,8 @@ class TrainTab:
             self.form.rest(leave=HIDDEN)
             with gr.Row(elem_classes="loom-row"):
                 self.file = gr.File(
-                    label="Load settings: kohya's TOML or JSON, or a job's JSON", elem_classes="loom-drop"
+                    label="Load settings: kohya's TOML or JSON, a job's JSON, or a LoRA to train like",
+                    elem_classes="loom-drop",
                 )
 
     def wire(self) -> None:
@@ -130,7 +132,7 @@ class TrainTab:
         self.start_said.bind(self.check.click, self.checked, {*form.inputs, self.carried}, [self.plan, *seen])
         self.start_said.bind(self.start.click, self.started, {*form.inputs, self.carried}, [self.plan, self.report])
         self.start_said.bind(self.demo.click, self.demo_filled, form.inputs | wish, [*seen, *planned])
-        self.start_said.bind(self.file.upload, self.loaded, {self.file}, planned)
+        self.start_said.bind(self.file.upload, self.loaded, form.inputs | {self.file}, planned)
         self.start_said.bind(self.reuse.go.click, self.reused, {self.reuse.text}, planned)
 
     # what the buttons do
@@ -247,9 +249,17 @@ class TrainTab:
         return {**self.dataset(job.dataset.folder, job), **self.filled(job, [])}
 
     def loaded(self, data: Data) -> dict[Any, Any]:
-        """Settings from a file into the form; what is not understood is said."""
+        """Settings from a file into the form; what is not understood is said, and of a LoRA what is not as it was."""
         paths = compat.uploaded(data[self.file])
-        return self.filled(*read_training(paths[0])) if paths else {}
+        if not paths:
+            return {}
+        job, notes = read_training(paths[0])
+        if Path(paths[0]).suffix.lower() == LORA:
+            values = self.form.values(data)
+            here = replace_by_name(TrainJob(), {n: v for n, v in values.items() if n not in HIDDEN})
+            job = replace_by_name(job, {name: values[name] for name in ("folder", "base")})
+            notes += [f"{d.label}: {d.second}, before {d.first}." for d in differences(here, job)]
+        return self.filled(job, notes)
 
     def reused(self, data: Data) -> dict[Any, Any]:
         job = self.host.desk.job(str(data[self.reuse.text]))

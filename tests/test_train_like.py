@@ -155,3 +155,18 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "1 settings differ" in capsys.readouterr().out
     built = build(parser().parse_args(["train", "--like", str(path), "--seed", "5", "--folder", "x"]))
     assert (built.seed, built.network.rank, built.dataset.folder) == (5, 24, "x")
+
+
+def test_a_training_like_a_lora_tells_what_is_not_as_yours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"learning_rate": "0.0002", "max_train_steps": "300", "network_dim": "16", "network_alpha": "8.0"}
+    path = lora(tmp_path / "x.safetensors", {f"ss_{name}": value for name, value in told.items()})
+    assert main(["train", "--like", str(path), "--seed", "3", "--print-config"]) == 0
+    captured = capsys.readouterr()
+    assert "settings are as in x.safetensors:" in captured.err
+    assert "Learning rate (learning_rate): 0.0002, else 0.0001" in captured.err
+    assert "Steps (steps): 300, else 0" in captured.err and "(seed)" not in captured.err
+    assert main(["train", "--like", str(path), "--rank", "4", "--print-config"]) == 0
+    captured = capsys.readouterr()
+    job = json.loads(captured.out)
+    assert job["network"]["rank"] == 4 and job["optimization"]["learning_rate"] == 5e-5
+    assert "5e-05 instead of 0.0002" in captured.err

@@ -8,6 +8,7 @@ import time
 
 import gradio as gr
 import pytest
+import torch
 from fake_a1111 import DEMO, FakeHost, extension
 from PIL import Image
 
@@ -17,6 +18,7 @@ from lora_core.jobs.files import ConvertJob, InspectJob, MetadataJob, RepairJob
 from lora_core.jobs.generate import GenerateJob, LoraUse
 from lora_core.jobs.tools import ExtractJob, MergeIntoCheckpointJob, MergeJob, ResizeJob
 from lora_core.settings import leaf_values
+from lora_core.tensor_writer import write_tensors
 
 extension()
 
@@ -300,6 +302,17 @@ def test_kohyas_settings_are_loaded_and_what_is_not_understood_is_said(built, tm
     updates = train.loaded(data)
     assert value_of(updates[train.form.components["rank"]]) == 24
     assert "logging_dir" in updates[train.plan]
+
+
+def test_a_training_like_a_lora_keeps_the_pictures_and_tells_what_changes(built, tmp_path, pictures):
+    told = {"ss_learning_rate": "0.0002", "ss_max_train_steps": "300", "ss_network_dim": "24", "ss_network_alpha": "12"}
+    write_tensors(tmp_path / "x.safetensors", {"lora_unet_a.lora_down.weight": torch.ones(2, 2)}, told)
+    train, data = filled(built, folder=str(pictures), base="demo_base", rank=16)
+    data[train.file] = [str(tmp_path / "x.safetensors")]
+    updates = train.loaded(data)
+    assert value_of(updates[train.form.components["rank"]]) == 24
+    assert value_of(updates[train.form.components["folder"]]) == str(pictures)
+    assert "Rank: 24, before 16." in updates[train.plan] and "Steps: 300, before 0." in updates[train.plan]
 
 
 def test_on_a_public_server_only_the_hosts_folders_are_read(tmp_path, pictures):
