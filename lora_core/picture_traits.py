@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,8 @@ WINDOW = 1024
 NEAR = 4
 NEAR_COLOUR = 10.0
 SOFT = 0.035
-_FLAT = 1e-3
+BANDS = 4
+ABOVE_ROUNDING = 50.0
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Traits:
 
     `thumbnail`: 8 x 8 cells, three bytes each, in hexadecimal.
 
-    `detail`: the strength of the finest waves (up to two pixels long) over that of waves twice as long: 0.04 to 0.3 in
-    photographs and drawings, below 0.035 after enlarging by two or a blur of one pixel.
+    `detail`: the strength of fine waves over that of waves twice as long, least of three such pairs: 0.04 to 0.3 in
+    photographs and drawings, below 0.035 after enlarging or a blur of a pixel and more.
 
     `profile`: where something stands out.
     """
@@ -55,7 +57,8 @@ def fingerprint(grey: Image.Image) -> int:
 
 
 def detail(grey: np.ndarray) -> float:
-    """Mean power of the upper half of the spectrum over that of the quarter below; 1 for a flat picture."""
+    """The least ratio of a band of the spectrum's mean power to that of the band below, from the finest on; 1 for a
+    flat picture. Bands whose neighbour below is hardly more than the rounding of the numbers are not judged."""
     height, width = grey.shape
     side = min(height, width, WINDOW) // 2 * 2
     if side < 16:
@@ -65,8 +68,9 @@ def detail(grey: np.ndarray) -> float:
     window = np.hanning(side).astype(np.float32)
     power = np.abs(np.fft.rfft2((cut - cut.mean()) * window[:, None] * window)) ** 2
     wave = np.hypot(np.fft.fftfreq(side)[:, None] * 2, np.fft.rfftfreq(side)[None] * 2)
-    fine, coarse = power[(wave >= 0.5) & (wave < 1)].mean(), power[(wave >= 0.25) & (wave < 0.5)].mean()
-    return 1.0 if coarse < _FLAT * side * side else float(fine / coarse)
+    octaves = [power[(wave >= 0.5**n) & (wave < 0.5 ** (n - 1))].mean() for n in range(1, BANDS + 1)]
+    least = ABOVE_ROUNDING / 12 * float((window**2).sum()) ** 2
+    return min([float(fine / coarse) for fine, coarse in pairwise(octaves) if coarse > least], default=1.0)
 
 
 def alike(one: Traits, other: Traits) -> bool:

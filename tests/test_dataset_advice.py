@@ -86,11 +86,14 @@ def test_blurred_and_enlarged_pictures(tmp_path):
         "sharp.png": scene(1),
         "blurred.png": scene(2).filter(ImageFilter.GaussianBlur(1.5)),
         "doubled.png": scene(3, (128, 128)).resize((256, 256), Image.Resampling.BICUBIC),
+        "eightfold.png": scene(6, (32, 32)).resize((256, 256), Image.Resampling.LANCZOS),
+        "fog.png": scene(7).filter(ImageFilter.GaussianBlur(4)),
         "small.png": small,
         "large.png": scene(5, (512, 512)).filter(ImageFilter.GaussianBlur(1.5)),
     }
     found = findings(write(tmp_path, pictures))
-    assert found["soft"] == ("blurred.png", "doubled.png") and found["enlarged"] == ("small.png",)
+    assert found["soft"] == ("blurred.png", "doubled.png", "eightfold.png", "fog.png")
+    assert found["enlarged"] == ("small.png",)
 
 
 def test_the_detail_of_photographs(tmp_path):
@@ -107,6 +110,13 @@ def test_the_detail_of_photographs(tmp_path):
         assert not traits(read_pixels(tmp_path / "p.jpg")).is_soft, name
         assert traits(read_pixels(tmp_path / "x2.png")).is_soft, name
         assert traits(read_pixels(tmp_path / "b.png")).is_soft, name
+
+
+def test_captions_without_the_trigger_are_named_where_others_have_it(tmp_path):
+    pictures = {f"{n}.png": scene(n) for n in range(3)}
+    write(tmp_path, pictures, {"0.png": "armin, a", "1.png": "b", "2.png": ""})
+    assert findings(tmp_path, Captions(trigger="armin"))["trigger missing"] == ("1.png",)
+    assert "trigger missing" not in findings(tmp_path, Captions(trigger="other"))
 
 
 def test_what_is_cut_away_and_lonely_sizes(tmp_path):

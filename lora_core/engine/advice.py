@@ -14,7 +14,7 @@ from lora_core.jobs.train import TrainJob
 from lora_core.picture_traits import Traits, near_copies
 from lora_core.settings import replace_by_name
 
-ENLARGED, CROPPED, SHRUNK = 1.25, 0.25, 1.5
+ENLARGED, CROPPED, SHRUNK = 1.25, 0.2, 1.5
 MANY_REPEATS = 200
 ENOUGH = 5
 ONE_SIDED = (
@@ -54,7 +54,7 @@ def copies(pictures: Sequence[Picture], traits: Mapping[str, Traits]) -> Iterato
         if len(names) > 1:
             sentence = f"The same picture more than once: {shown(names)}. Once is enough (drop_copies)."
             yield Advice("copies", sentence, tuple(names), {"drop_copies": True})
-    single = {p.content_hash: p for p in pictures if p.content_hash in traits}
+    single = {p.content_hash: p for p in reversed(pictures) if p.content_hash in traits}
     marks = list(single)
     for group in near_copies([traits[mark] for mark in marks]):
         names = tuple(single[marks[i]].name for i in group)
@@ -84,7 +84,8 @@ def sizes(job: TrainJob, pictures: Sequence[Picture], traits: Mapping[str, Trait
     if cut:
         most = max(lost(p) for p in pictures)
         if job.dataset.buckets:
-            remedy, change = "Crop them by hand, or lower the shortest bucket side.", {}
+            around = "" if job.dataset.focus != "middle" else ", crop around what matters (focus)"
+            remedy, change = f"Crop them by hand{around}, or lower the shortest bucket side.", {}
         else:
             remedy, change = "Switch aspect buckets on (buckets).", {"buckets": True}
         yield Advice("cropped", f"Up to {most:.0%} of a picture is cut away: {shown(cut)}. {remedy}", cut, change)
@@ -133,7 +134,17 @@ def captions(job: TrainJob, pictures: Sequence[Picture]) -> Iterator[Advice]:
 
 def triggers(job: TrainJob, pictures: Sequence[Picture]) -> Iterator[Advice]:
     word, c = job.captions.trigger.strip(), job.captions
-    if not word or c.trigger_first:
+    if not word:
+        return
+    without = tuple(p.name for p in pictures if p.caption and not holds(p.caption, word))
+    if without and len(without) < sum(bool(p.caption) for p in pictures):
+        yield Advice(
+            "trigger missing",
+            f"The trigger {word!r} is not in every caption; it is put in front of: {shown(without)}. One that does "
+            "not show the subject belongs into a folder of its own.",
+            without,
+        )
+    if c.trigger_first:
         return
     late = tuple(p.name for p in pictures if holds(p.caption, word) and not _leads(p.caption, word, c.separator))
     if late and c.shuffle:
@@ -176,7 +187,7 @@ def habits(dataset: Dataset, pictures: Sequence[Picture]) -> Iterator[Advice]:
         names = ", ".join(sorted(everywhere))
         yield Advice(
             "everywhere",
-            f"On every picture: {names}. What always belongs to the subject is learned better by the trigger alone: "
+            f"In every caption: {names}. What always belongs to the subject is learned better by the trigger alone: "
             "take such tags out of the captions, or vary the pictures.",
         )
     sided = sorted({word for tags in tagged for word in ONE_SIDED if any(holds(tag, word) for tag in tags)})

@@ -128,11 +128,6 @@ class DatasetReport:
         if not self.longest:
             return []
         line = f"Longest caption: {self.longest.tokens} of {self.longest.limit} tokens ({self.longest.name})."
-        if self.longest.over:
-            line += (
-                f" {_count(len(self.longest.over), 'caption')} will be cut off at {self.longest.limit} tokens; "
-                f"raise max_tokens or shorten: {shown(self.longest.over)}."
-            )
         return [line]
 
 
