@@ -20,19 +20,30 @@ def main() -> None:
     initialize.imports()
     initialize.initialize()
     from modules import processing, sd_models, shared
+    from PIL import Image
 
     shared.opts.live_previews_enable = False
     sd_models.list_models()
     sd_models.load_model()
 
-    def draw(steps: int) -> None:
-        job = processing.StableDiffusionProcessingTxt2Img(
-            prompt="a red cat", negative_prompt="blurry", width=want["size"], height=want["size"], steps=steps,
-            sampler_name="Euler", seed=next(seeds), cfg_scale=7.0, do_not_save_samples=True, do_not_save_grid=True,
+    plain = {
+        "prompt": "a red cat", "negative_prompt": "blurry", "width": want["size"], "height": want["size"],
+        "sampler_name": "Euler", "cfg_scale": 7.0, "do_not_save_samples": True, "do_not_save_grid": True,
+    }  # fmt: skip
+
+    def txt2img(steps: int) -> None:
+        job = processing.StableDiffusionProcessingTxt2Img(**plain, steps=steps, seed=next(seeds))
+        processing.process_images(job)
+
+    def inpaint(steps: int) -> None:
+        image, mask = Image.open(want["image"]), Image.open(want["mask"])
+        job = processing.StableDiffusionProcessingImg2Img(
+            init_images=[image], mask=mask, inpainting_fill=1, denoising_strength=1.0, resize_mode=0,
+            inpaint_full_res=False, **plain, steps=steps, seed=next(seeds),
         )  # fmt: skip
         processing.process_images(job)
 
-    measure(draw, want["steps"])
+    measure({"txt2img": txt2img, "inpaint": inpaint}, want["steps"])
 
 
 main()

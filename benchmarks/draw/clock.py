@@ -24,12 +24,14 @@ def say(name: str, wall: float, cpu: float) -> None:
     print(f"\nFIGURE {line}", file=sys.__stdout__, flush=True)
 
 
-def measure(draw: Callable[[int], object], steps: int) -> None:
-    """`draw(steps)`: the first picture of one step with everything before it, then warm pictures of 1 and of `steps`
-    steps, each with a seed of its own as nothing may be taken from a cache."""
-    draw(1)
-    say("first", time.monotonic() - BEGUN, time.process_time())
-    for name, count in (("warm", 1), ("long", steps)):
-        wall, cpu = time.monotonic(), time.process_time()
-        draw(count)
-        say(name, time.monotonic() - wall, time.process_time() - cpu)
+def measure(draws: dict[str, Callable[[int], object]], steps: int) -> None:
+    """For each kind of picture `draw(steps)`: the first one of one step with everything before it, then warm ones of 1
+    and of `steps` steps, each with a seed of its own as nothing may be taken from a cache."""
+    for kind, draw in draws.items():
+        begun, used = (time.monotonic(), time.process_time()) if kind != next(iter(draws)) else (BEGUN, 0.0)
+        draw(1)
+        say(f"{kind} first", time.monotonic() - begun, time.process_time() - used)
+        for name, count in (("warm", 1), ("long", steps)):
+            wall, cpu = time.monotonic(), time.process_time()
+            draw(count)
+            say(f"{kind} {name}", time.monotonic() - wall, time.process_time() - cpu)

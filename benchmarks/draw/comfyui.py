@@ -20,19 +20,28 @@ def main() -> None:
     import comfy.sd
     import comfy.supported_models
     import nodes
+    import numpy as np
     import torch
+    from PIL import Image
 
     comfy.supported_models.SD15.unet_config["model_channels"] = want["channels"]  # it knows models by their width
     with torch.inference_mode():
         model, clip, vae = comfy.sd.load_checkpoint_guess_config(want["checkpoint"])[:3]
 
-        def draw(steps: int) -> None:
+        def sampled(steps: int, start: dict) -> torch.Tensor:
             texts = [nodes.CLIPTextEncode().encode(clip, text)[0] for text in ("a red cat", "blurry")]
-            empty = nodes.EmptyLatentImage().generate(want["size"], want["size"])[0]
-            latent = nodes.KSampler().sample(model, next(seeds), steps, 7.0, "euler", "normal", *texts, empty)[0]
-            nodes.VAEDecode().decode(vae, latent)
+            latent = nodes.KSampler().sample(model, next(seeds), steps, 7.0, "euler", "normal", *texts, start)[0]
+            return nodes.VAEDecode().decode(vae, latent)[0]
 
-        measure(draw, want["steps"])
+        def txt2img(steps: int) -> None:
+            sampled(steps, nodes.EmptyLatentImage().generate(want["size"], want["size"])[0])
+
+        def inpaint(steps: int) -> None:
+            image, mask = (torch.from_numpy(np.array(Image.open(want[key]))) / 255 for key in ("image", "mask"))
+            start = nodes.SetLatentNoiseMask().set_mask(nodes.VAEEncode().encode(vae, image[None])[0], mask[None])[0]
+            sampled(steps, start)
+
+        measure({"txt2img": txt2img, "inpaint": inpaint}, want["steps"])
 
 
 main()

@@ -11,19 +11,23 @@ from clock import asked, measure
 def main() -> None:
     want, seeds = asked(), count()
     sys.path.insert(0, want["root"])
-    from lora_core.jobs.generate import GenerateJob
+    from lora_core.jobs.generate import GenerateJob, InpaintJob
     from lora_core.run import run
 
-    def draw(steps: int) -> None:
-        job = GenerateJob(
-            base=want["checkpoint"], prompt="a red cat", negative_prompt="blurry", output_dir=want["data"],
-            width=want["size"], height=want["size"], steps=steps, sampler="euler", seed=next(seeds),
-            device="cpu", dtype=want["dtype"], arithmetic=want["arithmetic"],
-        )  # fmt: skip
-        for _ in run(job):
-            pass
+    plain = {
+        "base": want["checkpoint"], "prompt": "a red cat", "negative_prompt": "blurry", "output_dir": want["data"],
+        "width": want["size"], "height": want["size"], "sampler": "euler", "device": "cpu", "dtype": want["dtype"],
+        "arithmetic": want["arithmetic"],
+    }  # fmt: skip
+    masked = {"image": want["image"], "mask": want["mask"], "denoising_strength": 1.0}
 
-    measure(draw, want["steps"])
+    def txt2img(steps: int) -> None:
+        list(run(GenerateJob(**plain, steps=steps, seed=next(seeds))))
+
+    def inpaint(steps: int) -> None:
+        list(run(InpaintJob(**plain, **masked, steps=steps, seed=next(seeds))))
+
+    measure({"txt2img": txt2img, "inpaint": inpaint}, want["steps"])
 
 
 main()
