@@ -120,6 +120,7 @@ def test_stop_keeps_the_lora_and_a_state_from_which_it_goes_on_bit_for_bit(tmp_p
     whole = list(run(job_for(tmp_path / "whole", pictures)))
     job = job_for(tmp_path / "parts", pictures)
     parts: list[float] = []
+    averages: list[float] = []
     for end in (2, 4, 6):
         commands = Commands()
         events = []
@@ -128,8 +129,10 @@ def test_stop_keeps_the_lora_and_a_state_from_which_it_goes_on_bit_for_bit(tmp_p
             if isinstance(event, Loss) and event.step == end and end < 6:
                 commands.stop = True
         parts += losses(events)
+        averages += [e.average for e in events if isinstance(e, Loss)]
         assert events[-1].stopped == (end < 6) and Path(events[-1].outputs[0]).exists()
     assert parts == losses(whole)
+    assert averages == [e.average for e in whole if isinstance(e, Loss)]  # over all steps, across the resumes
     assert data_hash(events[-1].outputs[0]) == data_hash(whole[-1].outputs[0])
     assert not (tmp_path / "parts" / "tiny.loom" / "state.safetensors").exists()
 
