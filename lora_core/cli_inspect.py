@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     for file in options.files:
         facts = summary(Path(file))
         told = lines(facts)
-        if facts["kind"] == "LoRA":
+        if facts["kind"] != "checkpoint":
             told += inspected(file, options, facts)
         print(json.dumps(facts) if options.json else "\n".join(told))
     return 0
@@ -49,12 +49,22 @@ def inspected(file: str, options: argparse.Namespace, facts: dict[str, Any]) -> 
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """Facts about one safetensors file by name."""
+    """Facts about one file by its header; a pickle has none."""
+    from lora_core.old_networks import PICKLES, no_lora
     from lora_core.tensors import read_header
 
     if not path.is_file():
         raise FileError(f"There is no file {path}.")
+    if path.suffix.lower() in PICKLES:
+        return {"file": str(path), "kind": "pickled file", "metadata": {}}
     header = read_header(path)
+    if len(header.tensors) <= FEW and no_lora(path):
+        return {
+            "file": str(path),
+            "kind": "embedding",
+            "tensors": len(header.tensors),
+            "metadata": dict(header.metadata),
+        }
     downs = {name: info for name, info in header.tensors.items() if name.endswith(".lora_down.weight")}
     ranks = Counter(info.shape[0] for info in downs.values())
     return {
@@ -68,6 +78,7 @@ def summary(path: Path) -> dict[str, Any]:
     }
 
 
+FEW = 8
 MARKS = ("lora", "hada_w1", "lokr_w", "on_input", "w_norm", ".diff")
 TOLD = {
     "ss_output_name": "name",
@@ -83,6 +94,8 @@ TOLD = {
 
 def lines(facts: dict[str, Any]) -> list[str]:
     """The facts for a person."""
+    if "dtypes" not in facts:
+        return [f"{facts['file']}: {facts['kind']}"]
     found = [f"{facts['file']}: {facts['kind']}, {facts['tensors']} tensors ({counted(facts['dtypes'])})"]
     if facts["ranks"]:
         found.append(f"  modules: {counted(facts['modules'])}; ranks: {counted(facts['ranks'])}")

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 from lora_core.algorithms import change
-from lora_core.errors import KeyMismatch, NotFinite
+from lora_core.errors import FileError, KeyMismatch, NotFinite
 from lora_core.families import TITLES
 from lora_core.layers import Layer, layer_names, released_layers
 from lora_core.lora import LoraModule
 from lora_core.lora_names import FAMILIES, family_by_metadata, family_by_shape
 from lora_core.lora_names import PARTS as LORA_PARTS
+from lora_core.old_networks import no_lora
 from lora_core.shapes import Architecture
 from lora_core.tensors import open_tensors
 
@@ -129,11 +130,20 @@ def algorithm_of(parts: Mapping[str, str]) -> str:
 class NetworkFile:
     """A LoRA-like file, opened: `changes` by canonical name, `unmatched` tensor names, `family`, `metadata`.
 
-    With `arch` names and shapes are that base's. Raises FileError; KeyMismatch when no tensor belongs to a known model.
+    With `arch` names and shapes are that base's. Raises FileError; KeyMismatch when no tensor belongs to a known model,
+    also for hypernetworks and textual inversions, which are named as what they are.
     """
 
     def __init__(self, path: str | Path, arch: Architecture | None = None) -> None:
         self.path = Path(path)
+        try:
+            self._open(arch)
+        except (FileError, KeyMismatch) as error:
+            if other := no_lora(self.path):
+                raise KeyMismatch(other) from error
+            raise
+
+    def _open(self, arch: Architecture | None) -> None:
         self.source = open_tensors(self.path)
         try:
             self.metadata: dict[str, str] = dict(self.source.metadata)

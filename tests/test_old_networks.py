@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lora_core import cli_inspect
 from lora_core.errors import FileError, KeyMismatch
 from lora_core.inspect_file import inspect_network
+from lora_core.networks import NetworkFile
 from lora_core.old_networks import no_lora
 
 
@@ -39,3 +41,13 @@ def test_other_files_keep_their_own_errors(tmp_path):
         inspect_network(tmp_path / "other.pt")
     with pytest.raises(KeyMismatch, match="names no layer"):
         inspect_network(tmp_path / "some.safetensors")
+
+
+def test_every_tool_and_the_command_line_name_a_hypernetwork(tmp_path, capsys):
+    torch.save(hypernetwork(), tmp_path / "old.pt")
+    with pytest.raises(KeyMismatch, match=r"old.pt is a hypernetwork of A1111"):
+        NetworkFile(tmp_path / "old.pt")
+    save_file({"emb_params": torch.ones(3, 768)}, tmp_path / "word.safetensors")
+    assert cli_inspect.main([str(tmp_path / "old.pt"), str(tmp_path / "word.safetensors")]) == 0
+    told = capsys.readouterr().out
+    assert "old.pt is a hypernetwork of A1111 (for SD 1.x" in told and "word.safetensors is a textual inversion" in told
