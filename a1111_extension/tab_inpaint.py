@@ -25,6 +25,7 @@ from .page import Bridge, Data, Handlers, Page, heading
 
 TAB = "lora_loom_inpaint"
 HIDDEN = ("image", "mask", "output_dir", "lora_dirs", "embedding_dirs", "name")
+SMALL = {"size": "sm", "min_width": 110}
 SENT = (("img2img", "Send to img2img"), ("inpaint", "Send to inpaint"), ("extras", "Send to extras"))
 
 
@@ -107,8 +108,8 @@ class InpaintTab:
         )
         self.infotext = gr.Textbox(label="Parameters", lines=4, interactive=False, elem_id=f"{TAB}_infotext")
         with gr.Row(elem_classes="loom-row"):
-            self.sends = {tab: gr.Button(text, elem_id=f"{TAB}_to_{tab}", min_width=110) for tab, text in SENT}
-            self.onward = gr.Button("Paint on it", elem_id=f"{TAB}_onward", min_width=110)
+            self.sends = {tab: gr.Button(text, elem_id=f"{TAB}_to_{tab}", **SMALL) for tab, text in SENT}
+            self.onward = gr.Button("Paint on it", elem_id=f"{TAB}_onward", **SMALL)
         self.reuse = Bridge.make("loom_inpaint_reuse")
 
     def wire(self) -> None:

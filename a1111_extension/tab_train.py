@@ -78,7 +78,6 @@ class TrainTab:
             self.effort = gr.Radio(
                 [e.capitalize() for e in goals.EFFORTS], value="Normal", label="Effort", elem_id="lora_loom_effort"
             )
-            self.form.place("time_budget")
         with gr.Row(elem_classes="loom-row"):
             self.form.place("trigger", placeholder="a word that the base does not know")
             self.form.place("name")
@@ -86,7 +85,9 @@ class TrainTab:
             self.form.place("base", scale=5, value=self.page.title_of(self.host.current_checkpoint()) or None)
             self.refresh = gr.Button("Refresh", elem_id="lora_loom_refresh", elem_classes="loom-side")
         low = bool(self.host.option("low_memory"))
-        self.low = gr.Checkbox(low, label="Low memory", info="Slower; fits small cards.", elem_id="lora_loom_low")
+        with gr.Row(elem_classes="loom-row"):
+            self.form.place("time_budget")
+            self.low = gr.Checkbox(low, label="Low memory", info="Slower; fits small cards.", elem_id="lora_loom_low")
 
     def plan_area(self) -> None:
         heading("3. Start")

@@ -174,7 +174,7 @@
     function shown(job, item, all, {pick, wide}) {
         const image = make("img", {alt: item.prompt || nameOf(item.path || ""), loading: "lazy"});
         picture(job, item.file, wide ? 1400 : 256).then((url) => (image.src = url)).catch(() => image.classList.add("loom-gone"));
-        const what = item.step ? `step ${item.step}` : item.prompt ? "before" : nameOf(item.path || "");
+        const what = pick ? nameOf(item.path || "") : item.step ? `step ${item.step}` : item.prompt ? "before" : nameOf(item.path || "");
         const picks = pick && make("button", {cls: "loom-pick", type: "button", text: "Use", on: {click: (event) => {
             event.stopPropagation();
             tell(pick, `${job} ${item.file}`);
@@ -275,7 +275,7 @@
             this.once("buttons", [s.id, s.state, s.kind, s.resumable], () => this.buttons(s));
             const width = Math.max(420, Math.round(this.place.clientWidth / 20) * 20 || 640);
             this.once("chart", [s.id, s.last, s.state, width, s.losses.length], () => chart(s, width) && [legend(s), chart(s, width)]);
-            const shots = (s.previews || []).filter((p) => p.file !== null && p.file !== undefined);
+            const shots = s.over && s.kind !== "train" ? [] : (s.previews || []).filter((p) => p.file !== null && p.file !== undefined);
             this.once("shots", [s.id, shots.length], () => shots.length ? gallery("Previews", s.id, shots.slice().reverse(), shots) : "");
             this.results(s);
             const notes = (s.notes || []).slice(-40);
@@ -483,6 +483,10 @@
         const button = bar && bar.querySelectorAll("button")[TABS.indexOf(name)];
         if (button) button.click();
     }
+
+    // What the hosts call after a paste: they define it for txt2img and img2img alone.
+    window.recalculate_prompts_lora_loom_inpaint = () => [];
+    window.recalculate_prompts_inpaint = window.recalculate_prompts_inpaint || ((...given) => window.recalculate_prompts_img2img?.(...given) || []);
 
     window.switch_to_lora_loom_inpaint = () => {
         const tabs = [...root().querySelectorAll("#tabs > .tab-nav button")];
