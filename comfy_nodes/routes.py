@@ -35,14 +35,18 @@ def jobs(_: dict[str, str]) -> Any:
 
 
 def job(parts: dict[str, str]) -> Any:
-    """A job as `Desk.snapshot` says, files by number and name."""
+    """A job as `Desk.snapshot` says, files by number and name; `steps`: of the training, [done, total] or None."""
+    from lora_core.events import Progress
+
     from .work import desk
 
     try:
         found = desk().snapshot(parts["id"])
         files = desk().files(parts["id"])
+        steps = [e for _, e in desk().events(parts["id"]) if isinstance(e, Progress) and e.unit == "step"]
     except LoomError:
         return None
+    found["steps"] = [steps[-1].done, steps[-1].total] if steps else None
     for key in ("marks", "previews"):
         found[key] = [_without_path(item, files) for item in found[key]]
     return found | {"outputs": [Path(path).name for path in found["outputs"]], "report": {}}

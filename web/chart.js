@@ -1,5 +1,7 @@
 // The live loss curve as SVG: training loss with its average, held-out loss, saves. Crisp at every zoom.
 
+import { say } from "./words.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 export const COLORS = { raw: "#5b86d6", average: "#6ea8ff", heldOut: "#ffa04d", save: "#45c08a" };
 
@@ -53,9 +55,9 @@ class Panel {
 
   frame(title, color) {
     const [left, top, right, bottom] = this.box;
-    const text = shape("text", { x: left, y: top - 7, class: "ll-name" }, this.svg);
+    const text = shape("text", { x: left, y: top - 12, class: "ll-name" }, this.svg);
     text.textContent = title;
-    shape("rect", { x: left - 10, y: top - 13, width: 6, height: 6, rx: 1.5, fill: color }, this.svg);
+    shape("rect", { x: left - 10, y: top - 18, width: 6, height: 6, rx: 1.5, fill: color }, this.svg);
     const levels = ticks(...this.values, 4);
     for (const value of levels) {
       const y = this.y(value);
@@ -112,25 +114,26 @@ export function draw(svg, state, width, height) {
   const heldOut = finite(state.held_out);
   if (!raw.length && !average.length && !heldOut.length) {
     const text = shape("text", { x: width / 2, y: height / 2 + 3, class: "ll-tick", "text-anchor": "middle" }, svg);
-    text.textContent = state.over ? "no steps" : "the curve begins with the first step";
+    const missing = state.over ? "No steps" : state.id ? "The curve begins with the first step" : "The curve and previews appear here";
+    text.textContent = say(missing);
     return;
   }
-  const last = Math.max(1, state.total || 0, ...[...raw, ...average, ...heldOut].map(([step]) => step));
+  const last = Math.max(1, state.steps?.[1] ?? 0, ...[...raw, ...average, ...heldOut].map(([step]) => step));
   const saves = state.marks.filter((mark) => mark.kind === "lora").map((mark) => mark.step);
   const trained = raw.length + average.length > 0;
   const split = trained && heldOut.length ? Math.round(width * 0.6) : trained ? width : 0;
   if (trained) {
     const values = range(raw.map((p) => p[1]), average.map((p) => p[1]));
-    const panel = new Panel(svg, [44, 24, split - 10, height - 18], [0, last], values);
-    panel.frame("Training loss", COLORS.average);
+    const panel = new Panel(svg, [44, 30, split - 10, height - 18], [0, last], values);
+    panel.frame(say("Training loss"), COLORS.average);
     panel.line(raw, { stroke: COLORS.raw, "stroke-width": 1, opacity: 0.45 });
     panel.saves(saves);
     panel.line(average, { stroke: COLORS.average, "stroke-width": 2 });
     if (average.length) panel.label(average.at(-1), COLORS.average);
   }
   if (heldOut.length) {
-    const panel = new Panel(svg, [split + 44, 24, width - 10, height - 18], [0, last], range([], heldOut.map((p) => p[1])));
-    panel.frame("Held-out loss", COLORS.heldOut);
+    const panel = new Panel(svg, [split + 44, 30, width - 10, height - 18], [0, last], range([], heldOut.map((p) => p[1])));
+    panel.frame(say("Held-out loss"), COLORS.heldOut);
     panel.saves(saves);
     panel.line(heldOut, { stroke: COLORS.heldOut, "stroke-width": 2 });
     panel.dots(heldOut, COLORS.heldOut);

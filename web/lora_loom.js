@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { TrainPanel, addStyle } from "./panel.js";
+import { say, speak } from "./words.js";
 
 const EVENT = "lora_loom";
 const TRAIN = "LoraLoomTrain";
@@ -33,7 +34,7 @@ function trainNodes(graph = app.graph, prefix = "") {
 
 function addPanel(node) {
   if (node.loraLoom) return node.loraLoom;
-  const panel = new TrainPanel(ask);
+  const panel = new TrainPanel(ask, () => app.queuePrompt(0));
   const widget = node.addDOMWidget("lora_loom_panel", "lora_loom", panel.root, {
     serialize: false, hideOnZoom: false, getMinHeight: () => PANEL_HEIGHT, getValue: () => "", setValue: () => {},
   });
@@ -90,7 +91,7 @@ function hideAdvanced(node) {
     }
   };
   fit();
-  const label = () => (node.showAdvanced ? "▴ fewer options" : `▾ ${advanced.length} more options`);
+  const label = () => (node.showAdvanced ? `▴ ${say("fewer options")}` : `▾ ${advanced.length} ${say("more options")}`);
   const button = node.addWidget("button", "lora_loom_more", null, () => {
     node.toggleAdvanced();
     fit();
@@ -122,6 +123,10 @@ function showText(node, text) {
 
 app.registerExtension({
   name: "LoraLoom",
+
+  init() {
+    speak(app.ui?.settings?.getSettingValue?.("Comfy.Locale"));
+  },
 
   setup() {
     addStyle();

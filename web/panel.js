@@ -1,6 +1,7 @@
 // What a Train node shows of its job: stage and time left, the loss curve, previews, buttons.
 
 import { draw } from "./chart.js";
+import { say } from "./words.js";
 
 const STYLE = `
 .ll-panel { box-sizing: border-box; width: 100%; height: 100%; padding: 8px 10px; overflow: hidden; display: flex; flex-direction: column;
@@ -36,6 +37,8 @@ const STYLE = `
 .ll-buttons button { flex: 1; padding: 4px 0; font: inherit; color: inherit; cursor: pointer; border-radius: 5px;
   background: var(--comfy-menu-bg, #353535); border: 1px solid var(--border-color, #4e4e4e); }
 .ll-buttons button:hover:not(:disabled) { border-color: #6ea8ff; }
+.ll-buttons button[data-act=stop]:hover:not(:disabled) { border-color: #f2555a; }
+.ll-buttons button.ll-offer { color: #fff; background: #2f6fd6; border-color: #2f6fd6; }
 .ll-buttons button:disabled { opacity: .4; cursor: default; }
 .ll-zoom { position: fixed; inset: 0; z-index: 10000; background: #000c; display: grid; place-items: center; cursor: zoom-out; }
 .ll-zoom img { max-width: 92vw; max-height: 86vh; image-rendering: auto; border-radius: 6px; }
@@ -45,8 +48,9 @@ const STYLE = `
   border: 1px solid var(--border-color, #444); border-radius: 8px; user-select: text; }
 `;
 
-const WORDS = { queued: "Waiting", running: "Training", paused: "Paused", done: "Done", stopped: "Stopped, the LoRA was kept",
-  failed: "Failed", interrupted: "Interrupted: queue it again to go on" };
+const STATES = { queued: "Waiting", running: "Training", paused: "Paused", done: "Done", stopped: "Stopped", failed: "Failed",
+  interrupted: "Interrupted" };
+const GO_ON = "Run it again with the same settings to go on.";
 const SHOWN = 24;
 
 function element(name, attributes = {}, parent = null) {
@@ -68,12 +72,15 @@ export function duration(seconds) {
   return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-const EMPTY = { id: "", state: "", stage: "", losses: [], held_out: [], marks: [], previews: [], notes: [], error: "", last: 0, total: 0 };
+const EMPTY = { id: "", state: "", stage: "", losses: [], held_out: [], marks: [], previews: [], notes: [], outputs: [], steps: null,
+  error: "", last: 0 };
 
 /** One panel: `show(snapshot)` replaces all, `hear(events)` adds what came since. */
 export class TrainPanel {
-  constructor(ask) {
+  /** `ask(path, options)` fetches, `ask.url(path)` names a picture, `queue()` queues the graph again. */
+  constructor(ask, queue) {
     this.ask = ask;
+    this.queue = queue;
     this.state = { ...EMPTY };
     this.root = element("div", { className: "ll-panel" });
     const head = element("div", { className: "ll-head" }, this.root);
@@ -93,17 +100,23 @@ export class TrainPanel {
   }
 
   makeButtons(row) {
-    const make = (label, title, action) => element("button", { textContent: label, title, onclick: () => this.press(action()) }, row);
+    const make = (act, label, title) => {
+      const button = element("button", { textContent: say(label), title: say(title), onclick: () => this.press(act) }, row);
+      button.dataset.act = act;
+      return button;
+    };
     return {
-      save: make("Save now", "Write the LoRA as it is now", () => "save"),
-      sample: make("Sample now", "Draw the preview prompts now", () => "sample"),
-      pause: make("Pause", "Hold the training after this step", () => (this.state.state === "paused" ? "resume" : "pause")),
-      stop: make("Stop and keep", "End now; the LoRA so far is kept", () => "stop"),
+      save: make("save", "Save now", "Write the LoRA as it is now"),
+      sample: make("sample", "Sample now", "Draw the preview prompts now"),
+      pause: make("pause", "Pause", "Hold the training after this step, or go on"),
+      stop: make("stop", "Stop and keep", "End now; the LoRA so far is kept"),
     };
   }
 
-  async press(command) {
+  async press(act) {
     if (!this.state.id) return;
+    if (act === "pause" && this.state.over) return this.queue();
+    const command = act === "pause" && this.state.state === "paused" ? "resume" : act;
     const answer = await this.ask(`/lora_loom/jobs/${this.state.id}/${command}`, { method: "POST" });
     const said = await answer.json().catch(() => ({}));
     if (said.error) this.state.notes = [...this.state.notes, { text: said.error }];
@@ -112,7 +125,7 @@ export class TrainPanel {
   }
 
   show(snapshot) {
-    this.state = { ...EMPTY, ...snapshot, total: snapshot.progress?.unit === "step" ? snapshot.progress.total : 0 };
+    this.state = { ...EMPTY, ...snapshot };
     this.previews.replaceChildren();
     this.draw();
   }
@@ -130,7 +143,7 @@ export class TrainPanel {
     else if (event.event === "Progress") {
       s.progress = event;
       s.seconds_left = event.seconds_left;
-      if (event.unit === "step") s.total = event.total;
+      if (event.unit === "step") s.steps = [event.done, event.total];
     } else if (event.event === "Loss") {
       s.losses = [...s.losses.filter(([step]) => step < event.step), [event.step, event.loss, event.average, event.learning_rate]];
       if (event.held_out !== null) s.held_out = [...s.held_out.filter(([step]) => step < event.step), [event.step, event.held_out]];
@@ -145,23 +158,40 @@ export class TrainPanel {
   }
 
   draw() {
-    const s = this.state, p = s.progress, over = Boolean(s.over);
+    const s = this.state, over = Boolean(s.over);
     this.root.dataset.state = s.state;
-    const counted = p && p.total > 1 ? ` · ${p.done} of ${p.total}` : "";
-    const waiting = s.id && s.state !== "queued" ? "Starting the engine" : WORDS[s.state] || "Nothing trained yet";
-    const stage = over || s.state === "paused" ? WORDS[s.state] : s.stage || waiting;
-    this.stage.textContent = stage + (s.state === "failed" ? "" : counted);
+    const preparing = s.progress && s.progress.unit !== "step" ? s.progress : null;
+    const [done, total] = preparing ? [preparing.done, preparing.total] : s.steps ?? [0, 0];
+    const waiting = s.id && s.state !== "queued" ? "Starting the engine" : STATES[s.state] || "Nothing trained yet";
+    const stage = over || s.state === "paused" ? STATES[s.state] : s.stage || waiting;
+    this.stage.textContent = say(stage) + (total > 1 && s.state !== "failed" ? ` · ${done} / ${total}` : "");
     const average = s.losses.at(-1)?.[2];
-    const parts = [Number.isFinite(average) ? `loss ${average.toFixed(4)}` : "", s.seconds_left ? `${duration(s.seconds_left)} left` : ""];
-    this.left.textContent = parts.filter(Boolean).join(" · ");
-    this.fill.style.width = over && s.state === "done" ? "100%" : p ? `${(100 * p.done) / Math.max(1, p.total)}%` : "0";
-    this.note.textContent = s.error || s.notes.filter((n) => n.level === "warning").at(-1)?.text || "";
+    const left = s.seconds_left ? `${duration(s.seconds_left)} ${say("left")}` : "";
+    this.left.textContent = [Number.isFinite(average) ? `${say("loss")} ${average.toFixed(4)}` : "", left].filter(Boolean).join(" · ");
+    this.fill.style.width = over && s.state === "done" ? "100%" : total ? `${(100 * done) / total}%` : "0";
+    this.note.textContent = this.said();
     this.note.title = this.note.textContent;
-    const running = ["running", "paused"].includes(s.state) && !over;
-    for (const button of Object.values(this.buttons)) button.disabled = !running;
-    this.buttons.pause.textContent = s.state === "paused" ? "Resume" : "Pause";
+    this.drawButtons();
     this.drawPreviews();
     this.drawChart();
+  }
+
+  /** The line below the previews: what went wrong, how to go on, the last warning, or what was made. */
+  said() {
+    const s = this.state, warning = s.notes.filter((note) => note.level === "warning").at(-1)?.text;
+    const offer = s.over && s.resumable ? say(GO_ON) : "";
+    return [s.error, offer].filter(Boolean).join(" ") || warning || (s.state === "done" ? s.outputs.at(0) ?? "" : "");
+  }
+
+  drawButtons() {
+    const s = this.state, offers = Boolean(s.over && s.resumable);
+    const running = ["running", "paused"].includes(s.state) && !s.over;
+    for (const button of Object.values(this.buttons)) button.disabled = !running;
+    const pause = this.buttons.pause;
+    pause.disabled = !running && !offers;
+    pause.classList.toggle("ll-offer", offers);
+    pause.textContent = say(offers ? "Go on" : s.state === "paused" ? "Resume" : "Pause");
+    pause.title = say(offers ? "Queue it again: it goes on where it ended" : "Hold the training after this step, or go on");
   }
 
   drawChart() {
@@ -177,8 +207,8 @@ export class TrainPanel {
       figure.dataset.file = preview.file;
       const source = this.ask.url(`/lora_loom/jobs/${this.state.id}/files/${preview.file}`);
       element("img", { src: source, alt: preview.prompt, loading: "lazy" }, figure);
-      element("figcaption", { textContent: preview.step ? `step ${preview.step}` : "before" }, figure);
-      figure.onclick = () => zoom(source, `step ${preview.step} · ${preview.prompt}`);
+      element("figcaption", { textContent: preview.step ? `${say("step")} ${preview.step}` : say("before") }, figure);
+      figure.onclick = () => zoom(source, `${say("step")} ${preview.step} · ${preview.prompt}`);
       this.previews.append(figure);
       this.previews.scrollLeft = this.previews.scrollWidth;
     }
