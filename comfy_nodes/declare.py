@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lora_core.errors import ConfigError
+
 PREFIX = "LoraLoom"
 CATEGORY = "LoRA Loom"
 
 IMAGE, MASK, LATENT, MODEL, CLIP, LORA_MODEL = "IMAGE", "MASK", "LATENT", "MODEL", "CLIP", "LORA_MODEL"
 STRING, INT, FLOAT, BOOLEAN, COMBO = "STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"
 VAE = "VAE"
+OWN_SOCKETS = "LORALOOM_"
 DATASET, LORAS, PLAN, RECIPE = "LORALOOM_DATASET", "LORALOOM_LORAS", "LORALOOM_INPAINT_PLAN", "LORALOOM_RECIPE"
 # Outputs that fit the lists of ComfyUI's own samplers; `host` puts those lists in their place.
 SAMPLER_NAME, SCHEDULER_NAME = "LORALOOM_SAMPLER_NAME", "LORALOOM_SCHEDULER_NAME"
@@ -42,6 +45,13 @@ class Out:
     label: str
     help: str = ""
     many: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings by name, from a node of options."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,10 @@ class Node:
     group: str = ""
 
     def execute(self, context: Context, values: dict[str, Any]) -> Result:
+        """Do the work. Raises ConfigError where a graph holds itself what must come from a node."""
+        for port in self.inputs:
+            if port.type.startswith(OWN_SOCKETS) and isinstance(values.get(port.name), (dict, list, str, int, float)):
+                raise ConfigError(f"{port.label} must be connected to a node; it cannot be written into the graph.")
         if not isinstance(self.run, str):
             return self.run(context, values)
         module, _, name = self.run.partition(":")

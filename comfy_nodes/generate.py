@@ -8,7 +8,7 @@ from typing import Any
 from lora_core.jobs import GenerateJob, Img2ImgJob, InpaintJob
 from lora_core.settings import groups
 
-from .declare import COMBO, IMAGE, LORAS, MASK, PREFIX, RECIPE, STRING, Context, Node, Out, Port, Result
+from .declare import COMBO, IMAGE, LORAS, MASK, PREFIX, RECIPE, STRING, Context, Node, Options, Out, Port, Result
 from .widgets import port, ports, settings, values_of
 
 SAVE, SHOW = "save to output", "only show"
@@ -61,7 +61,8 @@ def soft_inputs() -> tuple[Port, ...]:
 
 
 def run_soft(context: Context, values: dict[str, Any]) -> Result:
-    return Result(({**values_of(settings(InpaintJob, "soft"), values), "soft_inpainting": True},))
+    chosen = values_of(settings(InpaintJob, "soft"), values)
+    return Result((Options({**chosen, "soft_inpainting": True}),))
 
 
 def node(job: type, id: str, title: str, help: str) -> Node:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lora_core.confine import confine_job, confined, with_links
+from lora_core.confine import confine_job, confined, spelling_fault, with_links
 from lora_core.errors import ConfigError
 
 from . import host
@@ -65,6 +65,14 @@ def checkpoint_folder() -> Path:
         raise ConfigError("ComfyUI has no folder for checkpoints.")
     folders[0].mkdir(parents=True, exist_ok=True)
     return folders[0]
+
+
+def picture_name(name: str) -> str:
+    """A name for pictures, folders before it. Raises ConfigError for one that leads out of the output folder."""
+    fault = "begins with a slash" if name.startswith(("/", "\\")) else spelling_fault(name)
+    if fault:
+        raise ConfigError(f"The file name {name[:200]!r} {fault}: write it as in Save Image, such as sub/name.")
+    return name
 
 
 def work_folder(name: str) -> Path:

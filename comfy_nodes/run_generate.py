@@ -13,7 +13,7 @@ from lora_core.png_text import add_texts
 from lora_core.settings import replace_by_name
 
 from . import host, places
-from .declare import Context, Result
+from .declare import Context, Options, Result
 from .generate import GIVEN, LOCAL, SAVE, eighth, own_settings
 from .pictures import first, image_of, kept_picture, matched_mask, pictures_of, read_picture
 from .widgets import settings, values_of
@@ -21,7 +21,7 @@ from .work import Done, perform
 
 
 def run(job: type, context: Context, values: dict[str, Any]) -> Result:
-    values = {**values, **(values.get("options_soft") or {})}
+    values = {**values, **(values.get("options_soft") or Options()).values}
     chosen = values_of(settings(job, leave_out=GIVEN), values) | of_recipe(job, values.get("recipe"))
     folder = places.temp_folder() / uuid.uuid4().hex[:16]
     dirs = {f"{kind}_dirs": tuple(map(str, host.folders(listed))) for kind, listed in SEARCHED.items()}
@@ -30,7 +30,7 @@ def run(job: type, context: Context, values: dict[str, Any]) -> Result:
         replace_by_name(job(), given), loras=(*recipe_loras(values.get("recipe")), *(values.get("loras") or ()))
     )
     root = host.output_folder() if values.get("save", SAVE) == SAVE else host.temp_folder()
-    place = host.next_pictures(values.get("name") or "LoRA Loom", root)
+    place = host.next_pictures(places.picture_name(values.get("name") or "LoRA Loom"), root)
     return kept(context, perform(context, made, made.prompt[:60]), root, place)
 
 

@@ -14,7 +14,7 @@ from lora_core.settings import replace_by_name
 
 from . import host, places
 from .dataset import Pictures
-from .declare import Context, Result
+from .declare import Context, Options, Result
 from .pictures import image_of, read_picture
 from .train import CUSTOM, OWN, option_groups
 from .widgets import chosen_file, setting, settings, value_of, values_of
@@ -29,7 +29,8 @@ def train_job(values: dict[str, Any]) -> TrainJob:
     chosen = wished(values, base, pictures) | pictures.values
     size = values.get("resolution")
     chosen |= {"width": size, "height": size} if size else {}
-    options = {k: v for name, _, _ in option_groups() for k, v in (values.get(f"options_{name}") or {}).items()}
+    connected = [values.get(f"options_{name}") or Options() for name, _, _ in option_groups()]
+    options = {name: value for one in connected for name, value in one.values.items()}
     chosen = on_top(chosen, options)[0] if "rank" in chosen else chosen | options
     chosen |= {"time_budget": budget} if (budget := values.get("time_budget")) else {}
     trigger = values.get("trigger", "").strip()

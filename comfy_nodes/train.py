@@ -22,6 +22,7 @@ from .declare import (
     STRING,
     Context,
     Node,
+    Options,
     Out,
     Port,
     Result,
@@ -106,7 +107,7 @@ def options_node(group: str, label: str, help: str) -> Node:
     """A node with all settings of a group; it sets them all."""
 
     def run(context: Context, values: dict[str, Any]) -> Result:
-        return Result((values_of(group_settings(group), values),))
+        return Result((Options(values_of(group_settings(group), values)),))
 
     told = help or f"Settings of a training: {label}. Connected to Train LoRA, they replace what the goal sets."
     id = f"{PREFIX}{title(group)}"

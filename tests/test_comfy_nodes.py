@@ -13,9 +13,10 @@ from hosts import fake_comfy
 from hosts.fake_comfy import Patcher, defaults, run_node
 from PIL import Image
 
+from lora_core.confine import READ_WIDGETS
 from lora_core.errors import ConfigError, EngineMissing, FileError, KeyMismatch, LoomError
 from lora_core.families import reference
-from lora_core.jobs import GenerateJob, InpaintJob, TrainJob
+from lora_core.jobs import ChooseJob, GenerateJob, InpaintJob, TrainJob
 from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import write_lora
@@ -503,30 +504,82 @@ HOSTILE = [
 ]
 
 
+# Inputs that name files besides those that are chosen from lists and those declared as files or folders.
+NAMES = {"name", "other_folder", "lora_name"}
+
+
+def inputs_with_paths(loom):
+    """[(node, input)] of every input that names a file or folder."""
+    import lora_core.jobs.files as files
+    import lora_core.jobs.tools as tools
+
+    jobs = [TrainJob, GenerateJob, InpaintJob, ChooseJob]
+    jobs += [c for m in (files, tools) for n, c in vars(m).items() if n.endswith("Job")]
+    declared = {s.name for job in jobs for s in describe(job) if s.declaration.widget in READ_WIDGETS}
+    found = []
+    for node in loom.part("catalog").NODES:
+        found += [
+            (node.id, p.name) for p in node.inputs if p.listed or (p.type == "STRING" and p.name in declared | NAMES)
+        ]
+    return [(id.removeprefix("LoraLoom"), name) for id, name in found]
+
+
+def fitting(loom, id, sets):
+    """Values for the sockets of a node that has them."""
+    node = loom.nodes[f"LoraLoom{id}"]
+    named = {"model": None, "lora": "a.safetensors", "base": DEMO_BASE, "tuned": DEMO_BASE, "name": "x", "prompts": "x"}
+    one = {"image": torch.rand(1, 64, 64, 3), "mask": torch.ones(1, 64, 64)}
+    every = {
+        "dataset": sets[0],
+        "loras": sets[1],
+        "steps": 1,
+        "width": 64,
+        "height": 64,
+        "total_steps": 1,
+        **one,
+        **named,
+    }
+    asked = {p.id for p in node.define_schema().inputs}
+    return {k: v for k, v in every.items() if k in asked}
+
+
 @pytest.mark.parametrize("path", HOSTILE)
 def test_no_graph_reaches_outside_the_hosts_folders(loom, path):
-    for place in ("folder", "other_folder", "held_out", "masks", "class_pictures"):
-        with pytest.raises(LoomError):
-            dataset(loom, **({"folder": path} if place == "folder" else {place: path}))
-    for id, name in (
-        ("Load", "lora"),
-        ("Stack", "lora"),
-        ("Repair", "lora"),
-        ("Inspect", "lora"),
-        ("EpochGrid", "lora"),
-    ):
-        with pytest.raises(LoomError):
-            loom.run(id, **{"model": None, "base": "none", "name": "x", "prompts": "x", **{name: path}})
-    with pytest.raises(LoomError):
-        loom.run("Generate", base=path)
-    with pytest.raises(LoomError):
-        loom.run("Train", **training(loom, name=path))
-    with pytest.raises(LoomError):
-        loom.run("Train", **training(loom, base=path))
-    with pytest.raises(LoomError):
-        loom.run("Recipe", picture=path)
-    with pytest.raises(LoomError):
-        loom.run("Repair", lora="a.safetensors", name=path)
+    """Every input of every node that names a file, with every kind of hostile path."""
+    make_lora(loom.comfy.base / "models" / "loras" / "a.safetensors")
+    sets = dataset(loom), loom.run("Stack", lora="a.safetensors").values[0]
+    found = inputs_with_paths(loom)
+    assert len(found) > 45 and {("Saves", "thumbnail"), ("Batches", "metadata_file"), ("Img2Img", "vae")} <= set(found)
+    for id, name in found:
+        values = {**fitting(loom, id, sets), name: path}
+        with pytest.raises(LoomError) as refused:
+            result = loom.run(id, **values)
+            assert id in ("Batches", "Saves"), f"{id} took {name} = {path!r}"
+            loom.run("Train", **training(loom, **{f"options_{GROUPS[id]}": result.values[0]}))
+        assert "Traceback" not in str(refused.value)
+    assert not work_files(loom.comfy.base.parent) - {"comfy"}
+
+
+GROUPS = {"Batches": "dataset", "Saves": "saves"}
+
+
+def work_files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_comes_from_nodes_cannot_be_written_into_a_graph(loom):
+    """An API prompt may hold any JSON in the place of a link."""
+    hostile = {"optimizer_class": "os.system", "cache_dir": "/etc"}
+    for name in ("options_optimization", "options_memory"):
+        with pytest.raises(ConfigError, match="must be connected"):
+            loom.run("Train", **training(loom, **{name: hostile}))
+    for given in ({"folder": "/etc"}, "/etc"):
+        with pytest.raises(ConfigError, match="must be connected"):
+            loom.run("DatasetReport", dataset=given)
+    with pytest.raises(ConfigError, match="must be connected"):
+        loom.run("Merge", loras=[{"path": "/etc/x"}], name="x")
+    with pytest.raises(ConfigError, match="must be connected"):
+        loom.run("Generate", recipe={"job": {}}, base=DEMO_BASE)
 
 
 def test_links_out_of_the_input_folder_are_not_followed_and_allowed_folders_are(loom, tmp_path):
@@ -549,8 +602,9 @@ def test_links_out_of_the_input_folder_are_not_followed_and_allowed_folders_are(
 
 def test_a_picture_prefix_cannot_leave_the_output_folder(loom):
     small = {"width": 64, "height": 64, "steps": 1, "base": DEMO_BASE}
-    with pytest.raises(Exception, match="outside the output folder"):
-        loom.run("Generate", name="../../x", **small)
+    for name in ("../../x", "/tmp/x", "a/../../x"):
+        with pytest.raises(ConfigError, match="as in Save Image"):
+            loom.run("Generate", name=name, **small)
     assert not list(loom.comfy.base.parent.glob("x*"))
 
 
