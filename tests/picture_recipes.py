@@ -21,17 +21,13 @@ from lora_core.jobs.generate import GenerateJob, Hires, Randomness
 from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import write_lora
+from lora_core.shapes import Architecture
 
 RECORDED = ("ddim", "euler_ancestral", "dpmpp_2m_sde", "unipc", "long-prompt", "editing", "variation")
 RECORDED += ("hires-lanczos", "lora")
 PROMPT = "masterpiece, (a red cat:1.3) on [a] table, ((bright)) light"
 NEGATIVE = "blurry, (dark:1.2)"
 LORA_DIR, LORA = "Lora", "style"
-BIASES = {  # of what the UNet is given: SDXL reads the layer before the last
-    "cond_stage_model.transformer.text_model.final_layer_norm.bias",
-    "conditioner.embedders.0.transformer.text_model.encoder.layers.10.mlp.fc2.bias",
-    "conditioner.embedders.1.model.transformer.resblocks.30.mlp.c_proj.bias",
-}
 LONG = ", ".join(f"a thing number {i} of many" for i in range(16))
 
 
@@ -126,11 +122,22 @@ def with_a_mean(path: Path, to: Path | None = None) -> Path:
     The checkpoint is changed in its place, or a copy is written `to`; a LoRA for it lies in LORA_DIR beside it.
     """
     tensors, to = load_file(path), to or path
-    for name in BIASES & tensors.keys():
+    for name in _last_biases(architecture_of(path)):
         tensors[name] = torch.full_like(tensors[name], 0.3)
     save_file(tensors, to)
     write_style(to)
     return to
+
+
+def _last_biases(arch: Architecture) -> list[str]:
+    """The last biases before the UNet: SDXL reads the layer before the last, without a norm."""
+    if arch.family != "sdxl":
+        return ["cond_stage_model.transformer.text_model.final_layer_norm.bias"]
+    first, second = (encoder.layers - 2 for encoder in arch.text_encoders)
+    return [
+        f"conditioner.embedders.0.transformer.text_model.encoder.layers.{first}.mlp.fc2.bias",
+        f"conditioner.embedders.1.model.transformer.resblocks.{second}.mlp.c_proj.bias",
+    ]
 
 
 def write_style(base: Path) -> Path:

@@ -53,6 +53,45 @@ def write_small_model(folder: Path, inpainting: bool = False, seed: int = 0) -> 
     return path
 
 
+def write_small_sdxl(folder: Path, seed: int = 0) -> Path:
+    """SDXL's topology in small: NAME.safetensors. Its second encoder is OpenCLIP's ViT-S-16-alt, the smallest there."""
+    from random_checkpoint import write_architecture
+
+    from lora_core.families import TEXT_PREFIXES
+    from lora_core.shapes import Architecture, TextEncoderShape, UNetShape, VaeShape
+
+    first = TextEncoderShape(CONTEXT, 3, 1, 4 * CONTEXT, 49408, 77, "quick_gelu")
+    second = TextEncoderShape(256, 10, 4, 1024, 49408, 77, "gelu", 256)
+    widths, contexts = tuple(WIDTH * m for m in (1, 2, 4)), CONTEXT + 256
+    unet = UNetShape(4, 4, widths, 2, (0, 2, 10), 10, contexts, (1, 1, 2), True, 256 + 6 * 256)
+    vae = VaeShape(tuple(VAE_WIDTH * m for m in (1, 2, 2, 2)), 4, 2, 32, 0.13025)
+    prefixes = (("unet", "model.diffusion_model."), *TEXT_PREFIXES["sdxl"], ("vae", "first_stage_model."))
+    arch = Architecture("sdxl", "ldm", "epsilon", False, False, unet, (first, second), vae, prefixes)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_architecture(arch, folder / "small_sdxl.safetensors", seed, "small SDXL")
+    return folder / "small_sdxl.safetensors"
+
+
+SDXL_LIKE_A1111 = {  # what differs from A1111's own configuration of SDXL
+    "model_channels: 320": f"model_channels: {WIDTH}",
+    "adm_in_channels: 2816": "adm_in_channels: 1792",
+    "context_dim: 2048": f"context_dim: {CONTEXT + 256}",
+    "layer_idx: 11": "layer_idx: 2",
+    "arch: ViT-bigG-14": "arch: ViT-S-16-alt",
+    "ch: 128": f"ch: {VAE_WIDTH}",
+    "ch_mult: [1, 2, 4, 4]": "ch_mult: [1, 2, 2, 2]",
+}
+SDXL_LIKE_COMFYUI = {
+    "kind": "sdxl",
+    "unet": {"model_channels": WIDTH, "context_dim": CONTEXT + 256, "adm_in_channels": 1792},
+    "encoders": [
+        {"hidden_size": w, "intermediate_size": 4 * w, "num_attention_heads": w // 64, "num_hidden_layers": n}
+        for w, n in ((CONTEXT, 3), (256, 10))
+    ],
+    "vae": VAE_WIDTH,
+}
+
+
 def _config(channels: int) -> dict[str, object]:
     unet = {
         "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",

@@ -18,11 +18,14 @@ from safetensors.torch import save_file
 
 from lora_core.architecture import architecture_of
 
+MODELS = ("small", "small_inpainting")
 PROBE = Path(__file__).parent / "probes" / "comfyui_inpaint.py"
 
 
-def pictures(folder: Path, graphs: Sequence[Graph] = GRAPHS, whole: Path | None = None) -> dict[str, np.ndarray]:
-    """name -> uint8 [n, h, w, 3]. `whole`: a checkpoint with text encoders and VAE of the true widths for all graphs.
+def pictures(
+    folder: Path, graphs: Sequence[Graph] = GRAPHS, base: Path | None = None, narrow: dict[str, Any] | None = None
+) -> dict[str, np.ndarray]:
+    """name -> uint8 [n, h, w, 3]. `base`: the checkpoint for all graphs, SD1.5 unless `narrow` tells its widths.
 
     Skips unless COMFYUI_DIR names the program (COMFYUI_PYTHON: its interpreter).
     """
@@ -36,7 +39,9 @@ def pictures(folder: Path, graphs: Sequence[Graph] = GRAPHS, whole: Path | None 
             "unet": small_models.WIDTH,
             "vae": small_models.VAE_WIDTH,
         },
-        "models": _whole(whole) if whole else {name: _model(folder, name) for name in ("small", "small_inpainting")},
+        "models": _whole(base, narrow)
+        if base
+        else {name: _model(folder, name) for name in ("small", "small_inpainting")},
         "cases": [graph.asked(folder) for graph in graphs],
         "out": str(folder / "comfyui.npz"),
     }
@@ -46,9 +51,10 @@ def pictures(folder: Path, graphs: Sequence[Graph] = GRAPHS, whole: Path | None 
     return dict(np.load(folder / "comfyui.npz"))
 
 
-def _whole(path: Path) -> dict[str, Any]:
+def _whole(path: Path, narrow: dict[str, Any] | None) -> dict[str, Any]:
     channels = architecture_of(path).unet.block_out_channels[0]
-    return {"small": {"checkpoint": str(path), "channels": channels, "texts": [PROMPT, NEGATIVE]}}
+    texts = [PROMPT, NEGATIVE]
+    return {"small": {"checkpoint": str(path), "channels": channels, "texts": texts, "narrow": narrow}}
 
 
 def _model(folder: Path, name: str) -> dict[str, str]:

@@ -42,13 +42,12 @@ def channels(checkpoint: Path) -> int:
     return architecture_of(checkpoint).unet.block_out_channels[0]
 
 
-def narrow(family: str, folder: Path) -> Path:
-    """Random weights with a UNet a tenth as wide: ComfyUI fixes the widths of the other parts."""
+def narrow_sd15(folder: Path) -> Path:
+    """Random weights with a UNet a tenth as wide; its loader of checkpoints fixes the widths of the other parts."""
     from random_checkpoint import write_architecture
 
-    released = reference(family)
-    factors, heads = ((1, 2, 4, 4), (8, 8, 8, 8)) if family == "sd1" else ((1, 2, 4), (1, 1, 2))
-    unet = replace(released.unet, block_out_channels=tuple(NARROW * m for m in factors), heads=heads)
+    released = reference("sd1")
+    unet = replace(released.unet, block_out_channels=tuple(NARROW * m for m in (1, 2, 4, 4)))
     path = folder / "narrow.safetensors"
     write_architecture(replace(released, unet=unet), path, 0, "narrow")
     return with_a_mean(path)
@@ -66,9 +65,12 @@ def comfyui_fields(job: GenerateJob) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def comfyui_draws(host: Host, base: Path, recipes: Sequence[Recipe], folder: Path) -> dict[str, list[np.ndarray]]:
-    """Recipe's name -> pictures [h, w, 3] that ComfyUI's nodes draw."""
+def comfyui_draws(
+    host: Host, base: Path, recipes: Sequence[Recipe], folder: Path, narrow: dict[str, Any] | None = None
+) -> dict[str, list[np.ndarray]]:
+    """Recipe's name -> pictures [h, w, 3] that ComfyUI's nodes draw. `narrow`: see the probes' module of that name."""
     asked = {
+        "narrow": narrow,
         "host": str(host.folder),
         "checkpoint": str(base),
         "channels": channels(base),

@@ -1,7 +1,7 @@
-"""SDXL beside the real hosts: its text encoders and VAE at their true size, with a narrower UNet and random weights.
+"""SDXL beside the real hosts, on a narrow model of its topology with random weights.
 
-A1111_DIR and A1111_PYTHON, COMFYUI_DIR and COMFYUI_PYTHON name the programs. SDXL_CHECKPOINT names a full-size file that
-takes the narrow model's place (A1111 needs 15 GB for it). PARITY_TABLE names a file that the figures are appended to.
+A1111_DIR and A1111_PYTHON, COMFYUI_DIR and COMFYUI_PYTHON name the programs. PARITY_TABLE names a file that the figures
+are appended to.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from a1111_live import A1111, running_a1111
 from comfy_inpaint_cases import GRAPHS
 from host_programs import Host
 from inpaint_cases import CASES, Case
-from parity import NARROW, apart, channels, comfyui_draws, compare, graphs_apart, narrow
+from parity import apart, comfyui_draws, compare, graphs_apart
 from picture_recipes import LONG, LORA, PROMPT, Recipe, a1111_fields, ours, with_a_mean
+from small_models import SDXL_LIKE_A1111, SDXL_LIKE_COMFYUI, write_small_hub, write_small_sdxl
 
 pytestmark = [pytest.mark.real_host, pytest.mark.slow]
 
@@ -40,21 +41,20 @@ DRAWN = ("set mask, ddim", "for inpaint, euler", "img2img")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sdxl")
-    if "SDXL_CHECKPOINT" in os.environ:
-        return with_a_mean(Path(os.environ["SDXL_CHECKPOINT"]), folder / "full.safetensors")
-    return narrow("sdxl", folder)
+    return with_a_mean(write_small_sdxl(tmp_path_factory.mktemp("sdxl")))
 
 
 @pytest.fixture(scope="module")
-def webui(base: Path, hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A1111]:
-    folder = Path(os.environ.get("A1111_DIR", ""), "repositories", "generative-models", "configs", "inference")
-    if channels(base) == NARROW and (folder / "sd_xl_base.yaml").is_file():
-        config = (folder / "sd_xl_base.yaml").read_text("utf-8")
-        base.with_suffix(".yaml").write_text(
-            config.replace("model_channels: 320", f"model_channels: {NARROW}"), "utf-8"
-        )
-    with running_a1111(base, hub, tmp_path_factory.mktemp("a1111")) as host:
+def webui(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A1111]:
+    home, repository = tmp_path_factory.mktemp("home"), Path(os.environ.get("A1111_DIR", ""), "repositories")
+    config = repository / "generative-models" / "configs" / "inference" / "sd_xl_base.yaml"
+    if config.is_file():
+        text = config.read_text("utf-8")
+        for theirs, narrow in SDXL_LIKE_A1111.items():
+            text = text.replace(theirs, narrow)
+        base.with_suffix(".yaml").write_text(text, "utf-8")
+    write_small_hub(home)
+    with running_a1111(base, home, tmp_path_factory.mktemp("a1111")) as host:
         yield host
 
 
@@ -75,7 +75,7 @@ def test_a1111_inpaints_the_same_picture(webui: A1111, base: Path, tmp_path: Pat
 def comfyui_pictures(
     comfyui: Host, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[np.ndarray]]:
-    return comfyui_draws(comfyui, base, RECIPES, tmp_path_factory.mktemp("comfyui"))
+    return comfyui_draws(comfyui, base, RECIPES, tmp_path_factory.mktemp("comfyui"), SDXL_LIKE_COMFYUI)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -91,4 +91,5 @@ def test_comfyui_draws_the_same_picture(
 def test_comfyui_inpaints_the_same_pictures(base: Path, tmp_path: Path) -> None:
     graphs = [graph for graph in GRAPHS if graph.name in DRAWN]
     assert len(graphs) == len(DRAWN)
-    assert not graphs_apart(graphs, comfy_inpaint_host.pictures(tmp_path, graphs, base), tmp_path, lambda _: base)
+    theirs = comfy_inpaint_host.pictures(tmp_path, graphs, base, SDXL_LIKE_COMFYUI)
+    assert not graphs_apart(graphs, theirs, tmp_path, lambda _: base)

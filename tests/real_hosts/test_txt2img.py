@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from a1111_live import A1111, running_a1111
 from host_programs import Host
-from parity import comfyui_draws, compare, narrow
+from parity import comfyui_draws, compare, narrow_sd15
 from picture_recipes import Recipe, a1111_fields, a1111_recipes, ours, recipes, with_a_mean
 from small_models import write_small_hub, write_small_model
 
@@ -66,7 +66,7 @@ def test_a1111_draws_the_same_picture(webui: A1111, base: Path, tmp_path: Path, 
 @pytest.fixture(scope="module")
 def sd15(full: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ComfyUI draws with."""
-    return full or narrow("sd1", tmp_path_factory.mktemp("narrow"))
+    return full or narrow_sd15(tmp_path_factory.mktemp("narrow"))
 
 
 @pytest.fixture(scope="module")

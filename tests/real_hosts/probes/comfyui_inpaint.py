@@ -9,38 +9,31 @@ from typing import Any
 import numpy as np
 import torch
 from common import report, request
+from narrow import narrow_parts, unet_of, vae_of
 from safetensors.torch import load_file
-
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
-
-
-def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k[len(prefix) :]: v.float() for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def load(path: str, widths: dict[str, Any]) -> tuple[Any, Any]:
-    """MODEL and VAE of a checkpoint whose widths are none of the known ones."""
-    import comfy.sd
-    import comfy.supported_models as supported
-
-    known = supported.SD15.unet_config | {"context_dim": widths["context"], "model_channels": widths["unet"]}
-    supported.models.insert(0, type("Narrow", (supported.SD15,), {"unet_config": known}))
-    tensors = load_file(path)
-    model = comfy.sd.load_diffusion_model_state_dict(part(tensors, UNET))
-    shape = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": widths["vae"]}
-    shape |= {"ch_mult": [1, 2, 2, 2], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
-    vae = comfy.sd.VAE(sd=part(tensors, VAE), config={"params": {"ddconfig": shape, "embed_dim": 4}})
-    return model, vae
 
 
 def load_whole(path: str, channels: int) -> tuple[Any, Any, Any]:
-    """MODEL, CLIP and VAE of a checkpoint of the true widths, but for the UNet's."""
+    """MODEL, CLIP and VAE of a checkpoint of SD1.5's widths, but for the UNet's."""
     import comfy.sd
-    import comfy.supported_models as supported
+    import comfy.supported_models
 
-    for known in (supported.SD15, supported.SDXL):
-        known.unet_config["model_channels"] = channels
+    comfy.supported_models.SD15.unet_config["model_channels"] = channels
     return comfy.sd.load_checkpoint_guess_config(path)[:3]
+
+
+def prepared(model: dict[str, Any], widths: dict[str, int]) -> tuple[tuple[Any, Any], list[Any]]:
+    """(MODEL, VAE) and (positive, negative) CONDITIONING, which is read from a file unless texts are given."""
+    path = model["checkpoint"]
+    if "texts" not in model:
+        conds = load_file(model["conds"])
+        unet = unet_of(path, "sd15", {"context_dim": widths["context"], "model_channels": widths["unet"]})
+        return (unet, vae_of(path, widths["vae"])), [[[conds[key], {}]] for key in ("positive", "negative")]
+    import nodes
+
+    narrow = model.get("narrow")
+    unet, clip, vae = narrow_parts(path, narrow) if narrow else load_whole(path, model["channels"])
+    return (unet, vae), [nodes.CLIPTextEncode().encode(clip, text)[0] for text in model["texts"]]
 
 
 def loaded(path: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,16 +80,7 @@ def main() -> None:
     found = {}
     for name, model in asked["models"].items():
         with torch.inference_mode():
-            if "channels" in model:
-                import nodes
-
-                unet, clip, vae = load_whole(model["checkpoint"], model["channels"])
-                parts = unet, vae
-                pair = [nodes.CLIPTextEncode().encode(clip, text)[0] for text in model["texts"]]
-            else:
-                conds = load_file(model["conds"])
-                pair = [[[conds[key], {}]] for key in ("positive", "negative")]
-                parts = load(model["checkpoint"], asked["widths"])
+            parts, pair = prepared(model, asked["widths"])
             for case in asked["cases"]:
                 if case["model"] == name:
                     found[case["name"]] = draw(case, *parts, pair)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import report, request
+from narrow import narrow_parts
 from safetensors.torch import save_file
 
 
@@ -44,11 +45,13 @@ def main() -> None:
     import comfy.supported_models
     import folder_paths
 
-    for known in (comfy.supported_models.SD15, comfy.supported_models.SDXL):  # it knows models by their width
-        known.unet_config["model_channels"] = asked["channels"]
+    comfy.supported_models.SD15.unet_config["model_channels"] = asked["channels"]  # it knows models by their width
     folder_paths.add_model_folder_path("loras", asked["loras"])
     with torch.inference_mode():
-        loaded = comfy.sd.load_checkpoint_guess_config(asked["checkpoint"])[:3]
+        if asked["narrow"]:
+            loaded = narrow_parts(asked["checkpoint"], asked["narrow"])
+        else:
+            loaded = comfy.sd.load_checkpoint_guess_config(asked["checkpoint"])[:3]
         found = {name: draw(loaded, recipe) for name, recipe in asked["recipes"].items()}
     save_file(found, asked["out"])
     report({"done": True})
