@@ -163,3 +163,11 @@ def test_likeness_is_0_for_what_the_base_draws_and_1_for_the_pictures_themselves
     monkeypatch.setattr(judging, "latents", lambda *_: references)
     assert judge.likeness(run_) == pytest.approx(1, abs=1e-3)
     assert all(torch.equal(t, before[name]) for name, t in run_.network.tensors().items())
+
+
+def test_the_words_of_the_best_save_follow_it(tmp_path):
+    for name in ("me-000002", "me-000004", "me"):
+        (tmp_path / f"{name}.safetensors").write_text(name)
+    verdict.embedding_in_place(tmp_path, "me", 2, 8)
+    found = {path.stem: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"me": "me-000002", "me-000002": "me-000002", "me-000004": "me-000004", "me-000008": "me"}

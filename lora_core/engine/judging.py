@@ -17,7 +17,7 @@ from lora_core.engine.epochs import Batch
 from lora_core.engine.likeness import Direction, describe, direction
 from lora_core.engine.models import Models
 from lora_core.engine.network import without_dropout
-from lora_core.engine.new_words import spelled
+from lora_core.engine.new_words import WordBranch, spelled
 from lora_core.engine.preview import models_of, request_of
 from lora_core.engine.request import SampleRequest
 from lora_core.engine.sampling import sample
@@ -51,7 +51,8 @@ class Judge:
     """Looks at each save of a run, if the job asks for that."""
 
     def __init__(self, run: Run) -> None:
-        self.wanted = judged(run.job)
+        only_words = all(isinstance(branch, WordBranch) for branch in run.network.branches.values())
+        self.wanted = judged(run.job) and not only_words
         self.sight: Sight | None = None
 
     def look(self, run: Run, course: Course) -> Iterator[Event]:
@@ -81,7 +82,7 @@ class Judge:
         if self.sight is None:
             self.sight = sight_of(run, models)
         with as_saved(run), without_dropout((run.unet, *run.encoders)):
-            drawn = latents(models, request_for(run), self.sight.prompts, self.sight.seeds)
+            drawn = latents(models, request_for(run), trained_words(run, self.sight.prompts), self.sight.seeds)
         with base_alone((run.unet, *run.encoders)):
             return float(self.sight.way.of(describe(models, drawn)).mean())
 
@@ -108,7 +109,13 @@ def subject_prompts(run: Run) -> tuple[str, ...]:
     found = [text for line in job.saves.preview_prompts if trigger in (text := text_of(line))]
     found += [run.dataset.caption(item, 0) for batch in references(run) for item in batch.items]
     named = [text for text in dict.fromkeys(found) if text] or [trigger or job.name]
-    return tuple(spelled(text, trigger, job.network.token_vectors) for text in named[:PROMPTS])
+    return tuple(named[:PROMPTS])
+
+
+def trained_words(run: Run, prompts: tuple[str, ...]) -> tuple[str, ...]:
+    """The prompts as the text encoder in training reads a trigger that is trained as new tokens."""
+    job = run.job
+    return tuple(spelled(text, job.captions.trigger.strip(), job.network.token_vectors) for text in prompts)
 
 
 def references(run: Run) -> list[Batch]:

@@ -15,7 +15,7 @@ from lora_core.engine.crew import Crew, joined
 from lora_core.engine.device import release
 from lora_core.engine.folders_check import alone
 from lora_core.engine.guard import Guard
-from lora_core.engine.judging import Judge, best_save, judged, subject_prompts
+from lora_core.engine.judging import Judge, best_save, subject_prompts
 from lora_core.engine.optimizers import rate_of
 from lora_core.engine.preview import draw_previews
 from lora_core.engine.setup import Run, prepare, work_folder
@@ -76,7 +76,7 @@ def trained(job: TrainJob, commands: Commands, crew: Crew) -> Iterator[Event]:
     stopped = course.step < run.total_steps and not course.ended
     end = yield from finish(run, course, stopped)
     best, prompts, job, device = None, (), run.job, run.device
-    if judged(job) and not stopped:
+    if judge.wanted and not stopped:
         yield from judge.look(run, course)
         best, prompts = best_save(course), subject_prompts(run)
     del run  # so that the models make room for those that compare strengths

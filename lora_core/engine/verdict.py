@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def recommended(
     path = Path(end.outputs[0])
     known: dict[str, Any] = {"step": best.step, "likeness": best.likeness, "held_out": best.held_out}
     try:
-        yield from best_in_place(best, path, job.name, end.report)
+        yield from best_in_place(job, best, end)
         strength = yield from strength_of(job, path, prompts, commands)
         if strength is not None:
             known["strength"] = strength
@@ -46,22 +47,32 @@ def recommended(
     yield replace(end, report={**end.report, "recommended": known})
 
 
-def best_in_place(best: CellScore, path: Path, name: str, report: dict[str, Any]) -> Iterator[Event]:
-    """`path` becomes the best save; what was there, the last one, keeps a name with its step."""
-    source, last = Path(best.file), path.with_name(f"{name}-{report['steps']:06d}.safetensors")
+def best_in_place(job: TrainJob, best: CellScore, end: Finished) -> Iterator[Event]:
+    """The finished LoRA becomes the best save; what was there, the last one, keeps a name with its step."""
+    path = Path(end.outputs[0])
+    source, last = Path(best.file), path.with_name(f"{job.name}-{end.report['steps']:06d}.safetensors")
     if source != path:
         os.replace(path, last)
     header = read_header(source)
     told = {LIKENESS: best.likeness, HELD_OUT: best.held_out}
     metadata = {**header.metadata, **{key: f"{value:.4f}" for key, value in told.items() if value is not None}}
-    if report.get("ended_early"):
-        metadata[ENDED] = report["ended_early"]
+    if end.report.get("ended_early"):
+        metadata[ENDED] = end.report["ended_early"]
     for key in ("ss_output_name", "modelspec.title"):
         if metadata.get(key) == source.stem:
             metadata[key] = path.stem
     rewrite(source, path, header, metadata)
     if source != path:
+        embedding_in_place(path.parent / "embeddings", job.captions.trigger.strip(), best.step, end.report["steps"])
         yield Note(f"{path.name} is the save of step {best.step}, the best one; the last one is {last.name}.")
+
+
+def embedding_in_place(folder: Path, word: str, best: int, last: int) -> None:
+    """Where the trigger was trained as new tokens, its file follows the LoRA."""
+    source, target = folder / f"{word}-{best:06d}.safetensors", folder / f"{word}.safetensors"
+    if source.is_file() and target.is_file():
+        os.replace(target, folder / f"{word}-{last:06d}.safetensors")
+        shutil.copyfile(source, target)
 
 
 def strength_of(
