@@ -13,7 +13,7 @@ from typing import Any
 from lora_core.goals import Wish, settings_for
 
 RATE_FACTOR = 6.0
-COSTS = {"save_every_steps": 0, "preview_every_steps": 0, "save_every_epochs": 0}
+COSTS = {"save_every_steps": 0, "preview_every_steps": 0, "judge_saves": False, "early_stop": 0}
 KOHYA = {  # what sd-scripts does where nothing is said
     "optimizer": "adamw",
     "weight_decay": 0.01,
@@ -58,6 +58,8 @@ def own_rows(goal: str, ours: dict[str, Any]) -> list[Row]:
         changed("ours, twice the rate", learning_rate=2 * rate, text_encoder_lr=2 * text),
         changed("ours, half the rate", learning_rate=rate / 2, text_encoder_lr=text / 2),
         changed("ours, no min-SNR", min_snr_gamma=0.0),
+        changed("ours, no caption dropout", caption_dropout=0.0),
+        changed("ours, batch of 6", batch_size=6),
         changed("ours, UNet only", train_text_encoder=False),
         changed("ours, rank 4, same effective rate", rank=4, alpha=4 * ours["alpha"] / ours["rank"], **small),
         changed("ours, Lion", optimizer="lion", learning_rate=rate / 5, text_encoder_lr=text / 5, weight_decay=0.3),
