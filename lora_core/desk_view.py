@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lora_core.desk_store import MAX_LOSSES, Row, Ticket, thinned
@@ -48,6 +48,17 @@ def snapshot(ticket: Ticket, rows: Sequence[Row]) -> dict[str, Any]:
         "notes": [dataclasses.asdict(e) for e in events if isinstance(e, Note)][-MAX_SHOWN:],
         "report": finite(dict(finished[-1].report)) if finished else {},
     }
+
+
+def continued(shown: dict[str, Any], earlier: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A snapshot whose curves begin with those of the runs that it went on from; `earlier`: the newest first."""
+    curves = {key: shown[key] for key in ("losses", "held_out")}
+    for run in earlier:
+        first = curves["losses"][0][0] if curves["losses"] else 0
+        if first <= 1:
+            break
+        curves = {key: [p for p in run[key] if p[0] < first] + points for key, points in curves.items()}
+    return {**shown, **curves}
 
 
 def curves(losses: Sequence[Loss]) -> dict[str, list[list[float | None]]]:

@@ -260,9 +260,21 @@ def test_stop_ends_the_training_keeps_the_lora_and_the_node_counts_as_interrupte
     monkeypatch.setattr(work.Page, "show", stop_after_two)
     with pytest.raises(fake_comfy.Interrupted):
         loom.run("Train", **training(loom, total_steps=5000))
-    assert list((loom.comfy.base / "models" / "loras").glob("tiny*.safetensors"))
+    listed = sys.modules["folder_paths"].get_filename_list("loras")
+    assert listed and all(name.startswith("tiny") for name in listed)
+    states = list(loom.comfy.base.rglob("state*.safetensors"))
+    assert states and not [p for p in states if any(p.is_relative_to(r) for r in loom.part("host").folders("loras"))]
     ticket = work.desk().tickets()[-1]
     assert ticket.state == "stopped" and ticket.resumable
+    loom.comfy.stop = False
+    with pytest.raises(fake_comfy.Interrupted):
+        loom.run("Train", **training(loom, total_steps=5000))
+    before, again = (ask(loom, "get", "/lora_loom/jobs/{id}", id=t.id) for t in work.desk().tickets()[-2:])
+    own = [e.step for _, e in work.desk().events(again["id"]) if type(e).__name__ == "Loss"]
+    assert own[0] > 2, "queued again, it goes on"
+    steps = [point[0] for point in again["losses"]]
+    assert steps == list(range(1, own[-1] + 1)), "and its curve continues the first one"
+    assert [p for p in again["losses"] if p[0] < own[0]] == before["losses"]
 
 
 def test_option_nodes_replace_what_the_goal_sets(loom):

@@ -75,7 +75,7 @@ async function hear({ detail }) {
     await showJob(node, detail.job);
   }
   if (detail.events) panel.hear(detail.events);
-  if (detail.ended) await showJob(node, detail.job);
+  if (detail.ended || panel.wantsPast) await showJob(node, detail.job);
   app.graph.setDirtyCanvas(true, false);
 }
 

@@ -50,6 +50,7 @@ const STYLE = `
 
 const STATES = { queued: "Waiting", running: "Training", paused: "Paused", done: "Done", stopped: "Stopped", failed: "Failed",
   interrupted: "Interrupted" };
+const KEPT = "The LoRA so far is kept.";
 const GO_ON = "Run it again with the same settings to go on.";
 const SHOWN = 24;
 
@@ -81,6 +82,7 @@ export class TrainPanel {
   constructor(ask, queue) {
     this.ask = ask;
     this.queue = queue;
+    this.wantsPast = false;
     this.state = { ...EMPTY };
     this.root = element("div", { className: "ll-panel" });
     const head = element("div", { className: "ll-head" }, this.root);
@@ -125,6 +127,7 @@ export class TrainPanel {
   }
 
   show(snapshot) {
+    this.wantsPast = false;
     this.state = { ...EMPTY, ...snapshot };
     this.previews.replaceChildren();
     this.draw();
@@ -145,6 +148,7 @@ export class TrainPanel {
       s.seconds_left = event.seconds_left;
       if (event.unit === "step") s.steps = [event.done, event.total];
     } else if (event.event === "Loss") {
+      this.wantsPast ||= !s.losses.length && event.step > 1;
       s.losses = [...s.losses.filter(([step]) => step < event.step), [event.step, event.loss, event.average, event.learning_rate]];
       if (event.held_out !== null) s.held_out = [...s.held_out.filter(([step]) => step < event.step), [event.step, event.held_out]];
     } else if (event.event === "Saved") s.marks = [...s.marks, event];
@@ -179,7 +183,7 @@ export class TrainPanel {
   /** The line below the previews: what went wrong, how to go on, the last warning, or what was made. */
   said() {
     const s = this.state, warning = s.notes.filter((note) => note.level === "warning").at(-1)?.text;
-    const offer = s.over && s.resumable ? say(GO_ON) : "";
+    const offer = s.over && s.resumable ? [s.state === "stopped" ? say(KEPT) : "", say(GO_ON)].join(" ").trim() : "";
     return [s.error, offer].filter(Boolean).join(" ") || warning || (s.state === "done" ? s.outputs.at(0) ?? "" : "");
   }
 
