@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lora_core.cli import Parser, build, say
 from lora_core.cli_flags import add_settings
+from lora_core.cli_goal import add_goal
 from lora_core.errors import ConfigError, DatasetError, FileError, KeyMismatch
 from lora_core.folders import Walk
 from lora_core.jobs.train import Subset, TrainJob
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kohya", required=True, metavar="FILE.toml", dest="target", help="the config to write")
     parser.add_argument("--config", metavar="JOB.json", help="read settings from a file; flags override it")
     parser.add_argument("--like", metavar="LORA", help="take the settings that a LoRA's metadata tell")
+    add_goal(parser)
     add_settings(parser, TrainJob)
     options = parser.parse_args(arguments)
     options.verb = "train"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from lora_core.errors import LoomError
 from lora_core.kohya_row import Notes, number, text, truth, whole
 
 LARGEST_RANK = 1024
@@ -21,12 +25,25 @@ DONE = (
     *("conv_dim", "conv_alpha", "algo", "rank_dropout", "module_dropout", "dropout", "rs_lora", "dora_wd"),
     *("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight", "mid_lr_weight"),
     *("up_lr_weight", "block_lr_zero_threshold", "factor", "decompose_both", "full_matrix"),
-    *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
+    *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio", "preset"),
 )
+PRESETS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "full-lin": {"conv_rank": 0},
+    "attn-mlp": {"conv_rank": 0},
+    "attn-only": {"conv_rank": 0, "include": "*attn*"},
+    "unet-only": {},
+    "unet-transformer-only": {"conv_rank": 0},
+    "unet-convblock-only": {"include": "*resnets*, *samplers*"},
+}
+REFUSED_MODULES: dict[str, str] = {
+    "networks.dylora": "A plain LoRA is trained: what DyLoRA is for, one training for all ranks, is met by cutting its "
+    "rank afterwards (python -m lora_core resize), which keeps the best of each rank.",
+    "networks.lora_fa": "A plain LoRA is trained: frozen down matrices save little memory here and learn less.",
+}
 NETWORK_ARGUMENTS: dict[str, str] = {
     **dict.fromkeys(DONE, ""),
-    "preset": "The network covers attention, feed-forward and, with conv_dim, the convolutions; see include, exclude.",
-    "unit": "DyLoRA is not supported: a plain LoRA is trained.",
+    "unit": "It belongs to DyLoRA, which is not supported.",
     "enable_all_linear": "The same modules are trained as with a LoRA.",
     "enable_conv": "The same modules are trained as with a LoRA; set conv_rank for 3x3 convolutions.",
     "wd_on_output": "The lengths are those of the inputs, which every program reads alike.",
@@ -57,7 +74,8 @@ def network(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     module = text(values["network_module"])
     name = given.get("algo", "lora").lower() if module == LYCORIS else module
     if name not in ALGORITHMS:
-        notes.say("network_module", name, "Not supported: a plain LoRA is trained.", "not supported")
+        sentence = REFUSED_MODULES.get(name, "Not supported: a plain LoRA is trained.")
+        notes.say("network_module", name, sentence, "not supported")
     algorithm = ALGORITHMS.get(name, "lora")
     if _true(given, "dora_wd", notes):
         if algorithm == "lora":
@@ -68,8 +86,11 @@ def network(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
     found |= limited(found, _true(given, "full_matrix", notes), notes)
     found |= {"rs_lora": _true(given, "rs_lora", notes), "lokr_both": _true(given, "decompose_both", notes)}
     found["lokr_factor"] = notes.convert("factor", given.get("factor") or -1, whole)
-    found |= dropouts(values, given, algorithm, notes) | blocks(given, notes) | lora_plus(given, notes)
+    found |= dropouts(values, given, algorithm, notes) | blocks(values, given, notes) | lora_plus(given, notes)
     found["base_loras"] = merged_first(values, notes)
+    found |= {"include": ""} | PRESETS.get(given.get("preset", ""), {})
+    if given.get("preset", "full") not in PRESETS:
+        notes.say("network_args preset", given["preset"], "Not known: all modules are trained.", "not supported")
     for key, value in given.items():
         tell_argument(key, value, notes)
     return found
@@ -115,7 +136,7 @@ def dropouts(values: dict[str, Any], given: dict[str, str], algorithm: str, note
     return found
 
 
-def blocks(given: dict[str, str], notes: Notes) -> dict[str, Any]:
+def blocks(values: dict[str, Any], given: dict[str, str], notes: Notes) -> dict[str, Any]:
     """Ranks, alphas and shares of the learning rate, one number per block."""
     named = {"block_dims": "block_rank", "block_alphas": "block_alpha"}
     named |= {f"conv_{name}": f"block_conv_{ours[6:]}" for name, ours in list(named.items())}
@@ -124,16 +145,47 @@ def blocks(given: dict[str, str], notes: Notes) -> dict[str, Any]:
     if not any(lists):
         return found | {"block_lr": ""}
     try:
-        parts = [[float(n) for n in one.split(",") if n.strip()] for one in lists]
+        counts = (9, 3, 9) if is_sdxl(values, lists) else (12, 1, 12)
+        parts = [shares(one, count) for one, count in zip(lists, counts)]
         threshold = float(given.get("block_lr_zero_threshold") or 0)
     except ValueError:
-        sentence = "Only numbers are read, one per block: all blocks learn alike."
+        sentence = f"Numbers are read, one per block, or {', '.join(CURVES)}: all blocks learn alike."
         notes.say("down_lr_weight", " ".join(filter(None, lists)), sentence, "not supported")
         return found | {"block_lr": ""}
-    sdxl = max(len(parts[0]), len(parts[2])) == 9 or len(parts[1]) == 3
-    counts = (9, 3, 9) if sdxl else (12, 1, 12)
-    numbers = [n for part, count in zip(parts, counts) for n in (part + [1.0] * count)[:count]]
-    return found | {"block_lr": ",".join(f"{n if n > threshold else 0:g}" for n in numbers)}
+    return found | {"block_lr": ",".join(f"{n if n > threshold else 0:g}" for part in parts for n in part)}
+
+
+CURVES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda place: math.sin(math.pi * (1 - place) / 2),
+    "sine": lambda place: math.sin(math.pi * place / 2),
+    "linear": lambda place: place,
+    "reverse_linear": lambda place: 1 - place,
+    "zeros": lambda place: 0.0,
+}
+
+
+def shares(text: str, count: int) -> list[float]:
+    """Numbers, filled up with 1, or a curve over the blocks such as cosine or cosine+0.25. Raises ValueError."""
+    name, _, more = text.partition("+")
+    if name in CURVES:
+        return [CURVES[name](i / max(1, count - 1)) + float(more or 0) for i in range(count)]
+    return ([float(n) for n in text.split(",") if n.strip()] + [1.0] * count)[:count]
+
+
+def is_sdxl(values: dict[str, Any], lists: list[str]) -> bool:
+    """Whether shares for blocks are for SDXL: by how many numbers there are, else by the base's own file."""
+    down, mid, up = (0 if one.partition("+")[0] in CURVES else len(one.split(",")) for one in lists)
+    if max(down, up) > 1 or mid > 1:
+        return max(down, up) == 9 or mid == 3
+    base = text(values.get("pretrained_model_name_or_path"))
+    if not Path(base).exists() or not base:
+        return False
+    from lora_core.architecture import architecture_of
+
+    try:
+        return architecture_of(base).family == "sdxl"
+    except LoomError:
+        return False
 
 
 def lora_plus(given: dict[str, str], notes: Notes) -> dict[str, Any]:
@@ -162,7 +214,7 @@ def _listed(value: Any) -> list[Any]:
 def tell_argument(key: str, value: str, notes: Notes) -> None:
     """Note a network argument that is not followed."""
     sentence = NETWORK_ARGUMENTS.get(key, "This argument is not known here and is left out.")
-    if sentence and value.lower() not in ("", "false", "none", "0", "0.0") and (key, value) != ("preset", "full"):
+    if sentence and value.lower() not in ("", "false", "none", "0", "0.0"):
         notes.say(f"network_args {key}", value, sentence, "not supported")
 
 
@@ -179,5 +231,10 @@ def rates(values: dict[str, Any], notes: Notes) -> dict[str, Any]:
         "text_encoder_lr": encoders[0],
         "text_encoder_2_lr": encoders[1] if len(encoders) > 1 else encoders[0],
         "train_unet": not text_only and unet != 0,
-        "train_text_encoder": not unet_only and any(encoders),
+        "train_text_encoder": not unet_only and any(encoders) and not preset_of(values).startswith("unet-"),
     }
+
+
+def preset_of(values: dict[str, Any]) -> str:
+    """The name of LyCORIS' preset, "" without one."""
+    return pairs(values["network_args"], Notes(), "network_args").get("preset", "")

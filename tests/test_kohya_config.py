@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ DONE = [
     ({"network_weights": "w", "dim_from_weights": True}, {"start_from": "w"}),
     ({"network_args": ["conv_dim=8", "conv_alpha=4"]}, {"conv_rank": 8, "conv_alpha": 4.0}),
     ({"network_args": ["conv_dim=8"]}, {"conv_rank": 8, "conv_alpha": 1.0}),
+    (
+        {"network_module": "lycoris.kohya", "network_args": ["preset=attn-only", "conv_dim=4"]},
+        {"include": "*attn*", "conv_rank": 0, "train_text_encoder": True},
+    ),
+    (
+        {"network_module": "lycoris.kohya", "network_args": ["preset=unet-convblock-only", "conv_dim=4"]},
+        {"include": "*resnets*, *samplers*", "conv_rank": 4, "train_text_encoder": False},
+    ),
     ({"learning_rate": 1e-4}, {"learning_rate": 1e-4, "text_encoder_lr": 1e-4, "text_encoder_2_lr": 1e-4}),
     ({"learning_rate": 1e-4, "unet_lr": 2e-4}, {"learning_rate": 2e-4, "text_encoder_lr": 1e-4}),
     ({"text_encoder_lr": [1e-5, 2e-5]}, {"text_encoder_lr": 1e-5, "text_encoder_2_lr": 2e-5}),
@@ -292,8 +301,10 @@ def test_what_is_not_said_is_as_in_the_trainer_and_not_as_our_defaults(tmp_path)
 
 TOLD = [
     ({"network_module": "lycoris.kohya", "network_args": ["algo=boft", "use_tucker=True"]}, ["boft", "use_tucker"]),
-    ({"network_module": "networks.dylora", "network_args": ["unit=4"]}, ["dylora", "unit"]),
-    ({"network_args": ["down_lr_weight=cosine", "nonsense=1"]}, ["cosine", "nonsense"]),
+    ({"network_module": "networks.dylora", "network_args": ["unit=4"]}, ["dylora", "resize", "unit"]),
+    ({"network_module": "networks.lora_fa"}, ["lora_fa"]),
+    ({"network_module": "lycoris.kohya", "network_args": ["preset=mine.toml"]}, ["mine.toml"]),
+    ({"network_args": ["down_lr_weight=waves", "nonsense=1"]}, ["waves", "nonsense"]),
     ({"network_module": "lycoris.kohya", "network_args": ["algo=loha", "rank_dropout=0.1"]}, ["belongs to lora"]),
     ({"lr_scheduler": "no_such"}, ["stays constant"]),
     ({"lr_scheduler": "cosine", "lr_scheduler_args": ["a=1"]}, ["takes none"]),
@@ -592,3 +603,15 @@ def test_the_page_of_the_docs_is_what_the_tables_say():
     page = (ROOT / "docs/kohya_options.md").read_text("utf-8")
     assert page == module.page(), "run tools/write_kohya_options.py"
     assert all(f"`{name}`" in page for name in [*TRUTH, *NETWORK_ARGUMENTS, *filter(None, OPTIMIZERS)])
+
+
+@pytest.mark.parametrize(("kind", "count", "middle"), [("sd15", 12, 1), ("sdxl", 9, 3)])
+def test_curves_over_the_blocks_follow_the_base(tmp_path, kind, count, middle):
+    tiny = pytest.importorskip("tiny", reason="needs the engine")
+    args = ["down_lr_weight=cosine", "up_lr_weight=linear+0.25", "block_lr_zero_threshold=0.1"]
+    job, notes = read(tmp_path, {"pretrained_model_name_or_path": str(tiny.checkpoint(kind)), "network_args": args})
+    found = [float(n) for n in leaf(job, "block_lr").split(",")]
+    places = [i / (count - 1) for i in range(count)]
+    down = [math.cos(math.pi * p / 2) for p in places]
+    wanted = [d if d > 0.1 else 0 for d in down] + [1.0] * middle + [p + 0.25 for p in places]
+    assert found == pytest.approx(wanted, abs=1e-5) and not any("lr_weight" in note for note in notes)
