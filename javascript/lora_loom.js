@@ -274,7 +274,7 @@
             this.bar(s);
             this.once("buttons", [s.id, s.state, s.kind, s.resumable], () => this.buttons(s));
             const width = Math.max(420, Math.round(this.place.clientWidth / 20) * 20 || 640);
-            this.once("chart", [s.id, s.last, s.state, width, s.losses.length], () => chart(s, width) && [legend(s), chart(s, width)]);
+            this.once("chart", [s.id, s.last, s.state, width, s.losses.length], () => chart(s, width) && [legend(s), chart(s, width), moved(s)]);
             const shots = s.over && s.kind !== "train" ? [] : (s.previews || []).filter((p) => p.file !== null && p.file !== undefined);
             this.once("shots", [s.id, shots.length], () => shots.length ? gallery("Previews", s.id, shots.slice().reverse(), shots) : "");
             this.results(s);
@@ -398,6 +398,16 @@
         const saves = s.marks.some((m) => m.kind === "lora" && m.step);
         return make("div", {cls: "loom-legend"}, item("each", "each step"), item("average", "average"),
             s.held_out.length ? item("held", "pictures never trained on") : "", saves ? item("mark", "saved") : "");
+    }
+
+    // How far training has moved each block: |dW| / |W|.
+    function moved(s) {
+        const blocks = Object.entries(s.blocks || {}), last = (s.changes || [])[(s.changes || []).length - 1];
+        if (!blocks.length || !last) return "";
+        const most = Math.max(...blocks.map(([, v]) => v), 1e-12), share = (v) => `${+(100 * v).toPrecision(2)} %`;
+        return make("div", {cls: "loom-moved"}, make("span", {text: `Weights moved by ${share(last[1])} (step ${last[0]})`}),
+            make("div", {}, ...blocks.map(([name, v]) => make("i", {title: `${name.replace("_", " ")}: ${share(v)}`,
+                style: `height:${Math.max(2, Math.round(22 * v / most))}px`}))));
     }
 
     const gallery = (title, job, items, all, how = {}) => [make("h4", {text: title}),

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from lora_core.events import Event, Finished, Loss, Note, Preview, Progress, Saved, Stage
+from lora_core.events import Change, Event, Finished, Loss, Note, Preview, Progress, Saved, Stage
 
 BAR_WIDTH = 24
 SECONDS_BETWEEN_DRAWINGS = 0.1
@@ -43,6 +43,8 @@ class Console:
                 self.line(f"  step {event.step}: {text}")
         elif isinstance(event, Progress):
             self.progress(event)
+        elif isinstance(event, Change):
+            self.line(f"  step {event.step}: {moved(event)}")
         else:
             self.line(sentence(event))
 
@@ -101,6 +103,13 @@ def sentence(event: Event) -> str:
         lines = [str(line) for line in event.report.get("lines", [])]
         return "\n".join([*lines, " ".join([verb, ", ".join(event.outputs)])])
     return ""
+
+
+def moved(change: Change) -> str:
+    """How far the weights have come, and which block the farthest."""
+    most = max(change.blocks, key=lambda name: change.blocks[name], default="")
+    where = f", most in {most} ({change.blocks[most]:.2%})" if most else ""
+    return f"the weights have moved by {change.mean:.2%}{where}"
 
 
 def duration(seconds: float) -> str:

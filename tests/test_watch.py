@@ -1,5 +1,6 @@
 """The change of the weights while training, against the deltas themselves; early warnings."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 from test_train import drained, job_for
 
+from lora_core.console import Console
 from lora_core.engine.course import Course
 from lora_core.engine.setup import prepare
 from lora_core.engine.watch import Watch
@@ -95,3 +97,9 @@ def test_a_slow_start_that_leads_somewhere_is_no_alarm(tmp_path, pictures):
     for parameter in run.parameters:
         parameter.data.mul_((3e-5 / mean) ** 0.5)
     assert not [e for e in Watch(run).look(run, Course(0, 0.0, 40)) if isinstance(e, Note)]
+
+
+def test_the_command_line_shows_it(tmp_path):
+    stream = io.StringIO()
+    Console(stream).show(Change(40, 0.0412, {"IN01": 0.02, "OUT05": 0.081}))
+    assert stream.getvalue() == "  step 40: the weights have moved by 4.12%, most in OUT05 (8.10%)\n"

@@ -25,6 +25,10 @@ const STYLE = `
 .ll-tick { font: 9px Inter, system-ui, sans-serif; fill: var(--descrip-text, #999); }
 .ll-name { font: 600 10px Inter, system-ui, sans-serif; fill: var(--input-text, #ddd); }
 .ll-value { font: 600 10px Inter, system-ui, sans-serif; }
+.ll-moved { display: flex; align-items: end; gap: 2px; height: 15px; flex: none; color: var(--descrip-text, #999); }
+.ll-moved:empty { display: none; }
+.ll-moved span { margin-right: 6px; }
+.ll-moved i { flex: 1; max-width: 9px; background: #5b86d6; border-radius: 1px 1px 0 0; }
 .ll-previews { display: flex; gap: 5px; overflow-x: auto; flex: none; height: 74px; scrollbar-width: thin; }
 .ll-previews:empty { display: none; }
 .ll-previews figure { margin: 0; position: relative; height: 74px; flex: none; cursor: zoom-in; }
@@ -73,7 +77,7 @@ export function duration(seconds) {
   return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-const EMPTY = { id: "", state: "", stage: "", losses: [], held_out: [], marks: [], previews: [], notes: [], outputs: [], steps: null,
+const EMPTY = { id: "", state: "", stage: "", losses: [], held_out: [], marks: [], previews: [], notes: [], outputs: [], changes: [], blocks: {}, steps: null,
   error: "", last: 0 };
 
 /** One panel: `show(snapshot)` replaces all, `hear(events)` adds what came since. */
@@ -93,6 +97,7 @@ export class TrainPanel {
     this.chart = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.chart.setAttribute("class", "ll-chart");
     this.root.append(this.chart);
+    this.moved = element("div", { className: "ll-moved" }, this.root);
     this.previews = element("div", { className: "ll-previews" }, this.root);
     this.note = element("div", { className: "ll-note" }, this.root);
     this.buttons = this.makeButtons(element("div", { className: "ll-buttons" }, this.root));
@@ -154,6 +159,7 @@ export class TrainPanel {
     } else if (event.event === "Saved") s.marks = [...s.marks, event];
     else if (event.event === "Preview") s.previews = [...s.previews, event];
     else if (event.event === "Note") s.notes = [...s.notes, event];
+    else if (event.event === "Change") Object.assign(s, { blocks: event.blocks, changes: [...s.changes, [event.step, event.mean]] });
   }
 
   end(state, error = "") {
@@ -176,8 +182,22 @@ export class TrainPanel {
     this.note.textContent = this.said();
     this.note.title = this.note.textContent;
     this.drawButtons();
+    this.drawMoved();
     this.drawPreviews();
     this.drawChart();
+  }
+
+  /** How far training has moved each block: |dW| / |W|. */
+  drawMoved() {
+    const blocks = Object.entries(this.state.blocks), last = this.state.changes.at(-1);
+    const most = Math.max(...blocks.map(([, value]) => value), 1e-12), share = (value) => `${+(100 * value).toPrecision(2)} %`;
+    this.moved.replaceChildren();
+    if (!last || !blocks.length) return;
+    element("span", { textContent: `|ΔW| / |W| ${share(last[1])}` }, this.moved);
+    for (const [name, value] of blocks) {
+      const bar = element("i", { title: `${name.replace("_", " ")}: ${share(value)}` }, this.moved);
+      bar.style.height = `${Math.max(2, Math.round((14 * value) / most))}px`;
+    }
   }
 
   /** The line below the previews: what went wrong, how to go on, the last warning, or what was made. */
