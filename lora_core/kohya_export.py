@@ -31,6 +31,8 @@ SENTENCES = {
     "caption_extension": "sd-scripts reads one kind of caption file: .txt is named.",
     "text_encoder_lr": "It is written as the number that it means.",
     "text_encoder_2_lr": "It is written as the number that it means.",
+    "beta1": "It is written as the number that it means.",
+    "beta2": "It is written as the number that it means.",
     "dtype": "It is written as bf16, which most cards are fast with.",
     "warmup": "A constant schedule has none.",
     "weight_decay": "It is the optimizer's own in either program.",

@@ -103,11 +103,17 @@ def rates(job: TrainJob) -> dict[str, Any]:
     }
 
 
+ADAMS = (0.9, 0.999)
+BETAS = {"lion": (0.9, 0.99), "lion8bit": (0.9, 0.99), "pagedlion8bit": (0.9, 0.99)}
+
+
 def optimizer(job: TrainJob) -> dict[str, Any]:
     o = job.optimization
     given = [] if o.weight_decay is None else [f"weight_decay={o.weight_decay!r}"]
-    if o.beta1 is not None and o.beta2 is not None:
-        given.append(f"betas={o.beta1!r},{o.beta2!r}")
+    if o.beta1 is not None or o.beta2 is not None:
+        own = BETAS.get(o.optimizer, ADAMS)
+        both = [default if mine is None else mine for mine, default in zip((o.beta1, o.beta2), own)]
+        given.append(f"betas={both[0]!r},{both[1]!r}")
     given += [plain(line) for line in o.optimizer_args if line.strip()]
     return {"optimizer_type": o.optimizer_class or CLASSES[o.optimizer], "optimizer_args": given}
 

@@ -135,3 +135,11 @@ def test_a_damaged_section_of_ours_is_named(tmp_path):
 def test_toml_is_read_as_it_was_written(table):
     assert parse_toml(toml_text(table)) == table
     assert parse_toml(toml_text({"a": [table, table]})) == {"a": [table, table]}
+
+
+@pytest.mark.parametrize(("optimizer", "written"), [("adamw", "betas=0.9,0.99"), ("lion", "betas=0.9,0.95")])
+def test_one_beta_alone_is_written_with_the_optimizers_own_other(optimizer, written):
+    beta2 = float(written.rpartition(",")[2])
+    found = exported(replace_by_name(TrainJob(), {"base": "b", "optimizer": optimizer, "beta2": beta2}))
+    assert written in found.options["optimizer_args"]
+    assert not any("no option for" in note and "beta" in note for note in found.notes)
