@@ -40,15 +40,15 @@ def figures(program: str, options: argparse.Namespace, dtype: str = "fp32") -> d
             "image": image, "mask": mask,
             "root": str(ROOT), "host": os.environ.get(f"{program.upper()}_DIR", ""), "data": data, "dtype": dtype,
             "checkpoint": str(options.checkpoint.resolve()), "size": options.size, "steps": options.steps,
-            "arithmetic": options.arithmetic, "channels": options.width,
+            "arithmetic": options.arithmetic, "channels": options.width, "kinds": options.kinds,
         }  # fmt: skip
         command = [python, str(Path(__file__).parent / "draw" / f"{program}.py"), json.dumps(want)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("FIGURE ")]
-    if done.returncode or len(lines) != 3 * len(KINDS):
+    if done.returncode or len(lines) != 3 * len(options.kinds):
         raise RuntimeError(f"{program} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return {kind: row(lines, kind, options.steps) for kind in KINDS}
+    return {kind: row(lines, kind, options.steps) for kind in options.kinds}
 
 
 def row(lines: list[dict[str, Any]], kind: str, steps: int) -> list[float]:
@@ -71,7 +71,8 @@ def drawn_over(folder: Path, size: int) -> tuple[str, str]:
 
 def kept_figures(program: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """`figures`, or those that are in the folder --save already."""
-    path = Path(options.save or ".", f"{program}-{options.size}-{options.steps}-{options.threads}-{options.width}.json")
+    settings = (options.size, options.steps, options.threads, options.width, *options.kinds)
+    path = Path(options.save or ".", f"{program}-{'-'.join(map(str, settings))}.json")
     if options.save and path.is_file():
         return json.loads(path.read_text("utf-8"))
     found = figures(program, options)
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--arithmetic", choices=("a1111", "comfyui"), default="comfyui")
     parser.add_argument("--only", nargs="*", choices=PROGRAMS, default=PROGRAMS)
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--save", type=Path, help="folder for each program's figures")
     parser.add_argument("--bf16", action="store_true", help="ours once more in bf16")
     options = parser.parse_args()
@@ -134,7 +136,7 @@ def report(options: argparse.Namespace) -> None:
     if options.bf16:
         rows["ours, bf16"] = figures("ours", options, "bf16")
     title = "SD1.5" if options.width == 320 else f"SD1.5 with a UNet of width {options.width}"
-    for kind in KINDS:
+    for kind in options.kinds:
         print(f"{title}, {options.size} px, fp32, {options.threads} thread(s), {kind}\n")
         print(table({program: found[kind] for program, found in rows.items()}) + "\n")
 

@@ -43,7 +43,8 @@ def main() -> None:
         )  # fmt: skip
         processing.process_images(job)
 
-    measure({"txt2img": txt2img, "inpaint": inpaint}, want["steps"])
+    draws = {"txt2img": txt2img, "inpaint": inpaint}
+    measure({kind: draws[kind] for kind in want["kinds"]}, want["steps"])
 
 
 main()

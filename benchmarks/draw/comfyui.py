@@ -41,7 +41,8 @@ def main() -> None:
             start = nodes.SetLatentNoiseMask().set_mask(nodes.VAEEncode().encode(vae, image[None])[0], mask[None])[0]
             sampled(steps, start)
 
-        measure({"txt2img": txt2img, "inpaint": inpaint}, want["steps"])
+        draws = {"txt2img": txt2img, "inpaint": inpaint}
+        measure({kind: draws[kind] for kind in want["kinds"]}, want["steps"])
 
 
 main()

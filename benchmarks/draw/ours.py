@@ -27,7 +27,8 @@ def main() -> None:
     def inpaint(steps: int) -> None:
         list(run(InpaintJob(**plain, **masked, steps=steps, seed=next(seeds))))
 
-    measure({"txt2img": txt2img, "inpaint": inpaint}, want["steps"])
+    draws = {"txt2img": txt2img, "inpaint": inpaint}
+    measure({kind: draws[kind] for kind in want["kinds"]}, want["steps"])
 
 
 main()
