@@ -124,6 +124,7 @@ def test_sdxl_with_a_lora(tmp_path: Path) -> None:
     [
         ({"prompt": "a <lora:stile:1>"}, ConfigError, "Did you mean style"),
         ({"prompt": "a <lora:style:much>"}, ConfigError, "no number"),
+        ({"prompt": "a (b:1.2.3)"}, ConfigError, "weight that is no number: '1.2.3' in"),
         ({"loras": (LoraUse("/nowhere/x.safetensors"),)}, ConfigError, "x.safetensors"),
         ({"prompt": "a <lora:large:1>"}, KeyMismatch, "sdxl|SDXL"),
         ({"base": "/nowhere/base.safetensors"}, FileError, "base.safetensors"),

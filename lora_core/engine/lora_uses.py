@@ -76,7 +76,7 @@ def _find(tag: LoraTag, files: dict[str, Path]) -> Path:
         if read_header(path).metadata.get("ss_output_name") == tag.name:
             return path
     near = difflib.get_close_matches(tag.name, list(files), n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"{len(files)} LoRAs are in the LoRA folders (lora_dirs)."
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"LoRAs in the LoRA folders (lora_dirs): {len(files)}."
     raise ConfigError(f"The prompt names a LoRA {tag.name!r} that is not there. {hint}")
 
 

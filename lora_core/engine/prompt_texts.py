@@ -75,7 +75,8 @@ def _segments(text: str, emphasis: str) -> list[Segment]:
     try:
         return segments(text)
     except ValueError as error:
-        raise ConfigError(f"A weight in the prompt is no number ({error}): {text!r}.") from None
+        number = str(error).partition(": ")[2]
+        raise ConfigError(f"The prompt has a weight that is no number: {number} in {text!r}.") from None
 
 
 def _joined(parts: Sequence[tuple[torch.Tensor, torch.Tensor | None]], count: int) -> list[Conditioning]:
