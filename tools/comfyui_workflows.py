@@ -243,8 +243,7 @@ def infos_of_nodes() -> dict[str, Any]:
     for made, ports in declared():
         inputs: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
         for port in ports:
-            told = {**port.options, "display_name": port.label or port.name}
-            inputs["optional" if port.optional else "required"][port.name] = [port.type, told]
+            inputs["optional" if port.optional else "required"][port.name] = [port.type, dict(port.options)]
         names = [out.label for out in made.outputs]
         found[made.id] = {"input": inputs, "output": [out.type for out in made.outputs], "output_name": names}
     return found
@@ -316,7 +315,7 @@ def node(name: str, box: Box, numbers: dict[str, int], infos: dict[str, Any], li
 
 
 def socket(name: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:
-    found = {"name": name, "type": kind, "label": options.get("display_name", name), "link": None}
+    found = {"name": name, "type": kind, "link": None}
     return {**found, "widget": {"name": name}} if is_widget(kind, options) else found
 
 

@@ -72,6 +72,13 @@ def test_all_nodes_are_there_and_nothing_of_the_host_changed(server, frozen):
     assert words["zh"]["nodeDefs"]["LoraLoomTrain"]["display_name"] == "训练 LoRA"
 
 
+def test_the_start_takes_less_than_50_milliseconds(server):
+    probe, pack = ROOT / "tests/real_hosts/probes/comfyui_import.py", server.base / "custom_nodes/lora-loom"
+    command = [python(), str(probe), os.environ["COMFYUI_DIR"], str(pack)]
+    count, *took = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
+    assert int(count) > 30 and min(map(float, took)) < 50
+
+
 def test_the_page_gets_scripts_help_and_templates(server):
     import urllib.request
 
@@ -127,6 +134,14 @@ def test_a_training_is_cancelled_within_a_step_and_kept(server):
     assert list((server.base / "models/loras").glob("cancelled*.safetensors"))
     listed = server.get("/object_info/LoraLoader")["LoraLoader"]["input"]["required"]["lora_name"][0]
     assert any(name.startswith("cancelled") for name in listed)
+    states = [path.name for path in server.base.rglob("state*.safetensors")]
+    assert states and not set(states) & {Path(name).name for name in listed}
+    again = server.queue(prompt)
+    goes_on = until(lambda: next((j for j in server.get("/lora_loom/jobs")["jobs"] if j["state"] == "running"), None))
+    curve = until(lambda: server.get(f"/lora_loom/jobs/{goes_on['id']}")["losses"])
+    server.post("/interrupt")
+    server.wait(again)
+    assert curve[0][0] == 1 and curve[-1][0] > shown["losses"][-1][0], "queued again, it goes on where it ended"
 
 
 def test_a_mistake_is_a_sentence_on_the_node(server):
@@ -136,6 +151,34 @@ def test_a_mistake_is_a_sentence_on_the_node(server):
     done = server.wait(server.queue(prompt))
     said = messages(done)["execution_error"]
     assert "picture" in said and "Traceback" not in said
+
+
+def test_memory_comes_back_after_success_failure_and_cancel(server):
+    def end(kind):
+        prompt = training(server, name=f"memory_{kind}", total_steps=50_000 if kind == "cancel" else 2)
+        if kind == "failure":
+            prompt["data"]["inputs"] |= {"folder": "empty"}
+        id = server.queue(prompt)
+        if kind == "cancel":
+            title = f"memory_{kind}"
+            job = until(lambda: next((j for j in server.get("/lora_loom/jobs")["jobs"] if j["title"] == title), None))
+            until(lambda: server.get(f"/lora_loom/jobs/{job['id']}")["losses"])
+            server.post("/interrupt")
+        server.wait(id)
+
+    (server.base / "input" / "empty").mkdir(exist_ok=True)
+    end("success")
+    before, child = resident(server.process.pid), [resident(pid) for pid in children(server)]
+    for kind in ("success", "failure", "cancel", "success"):
+        end(kind)
+    assert resident(server.process.pid) < before + 60 and len(children(server)) == len(child) == 1
+    assert resident(children(server)[0]) < child[0] + 120
+
+
+def resident(pid) -> float:
+    """MiB of memory that a process holds for itself."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def until(ready, seconds=300):
@@ -151,29 +194,46 @@ def until(ready, seconds=300):
 @pytest.mark.skipif(not os.environ.get("COMFYUI_SD15"), reason="COMFYUI_SD15 names no checkpoint")
 def test_the_hosts_own_loader_and_models_before_and_after_a_training(server):
     def drawn(prefix, lora=None):
-        prompt = {
-            "model": server.node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),
-            "text": server.node("CLIPTextEncode", clip=["model", 1], text="a cat"),
-            "empty": server.node("EmptyLatentImage", width=64, height=64),
-            "decode": server.node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-            "save": server.node("SaveImage", images=["decode", 0], filename_prefix=prefix),
-        }
-        source = ["model", 0]
+        prompt = picture(server, prefix)
         if lora:
             links = {"model": ["model", 0], "clip": ["model", 1]}
             prompt["lora"] = server.node("LoraLoader", lora_name=lora, **links)
-            source = ["lora", 0]
-            prompt["text"]["inputs"]["clip"] = ["lora", 1]
-        given = {"model": source, "positive": ["text", 0], "negative": ["text", 0], "latent_image": ["empty", 0]}
-        prompt["sample"] = server.node("KSampler", **given, seed=5, steps=2)
-        with Image.open(server.picture(server.run(prompt)["save"]["images"][0])) as picture:
-            return picture.tobytes()
+            prompt["text"]["inputs"]["clip"], prompt["sample"]["inputs"]["model"] = ["lora", 1], ["lora", 0]
+        return pixels(server, prompt)
 
     before = drawn("before")
-    server.run(training(server, base="sd15.safetensors", name="full", total_steps=1))
+    prompt = training(server, base="sd15.safetensors", name="full", total_steps=1) | picture(server, "native")
+    prompt["native"] = server.node("LoraModelLoader", model=["model", 0], lora=["train", 0], strength_model=1.0)
+    prompt["sample"]["inputs"]["model"] = ["native", 0]
+    assert pixels(server, prompt), "what Train gives out fits ComfyUI's own Load LoRA Model"
     assert drawn("after") == before
     assert drawn("with", "full.safetensors") != b""
-    assert "lora key not loaded" not in server.text()
+    assert "lora key not loaded" not in server.text() and "ERROR lora" not in server.text()
+
+
+def picture(server, prefix):
+    """A prompt of ComfyUI's own nodes that draws a picture."""
+    return {
+        "model": server.node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),
+        "text": server.node("CLIPTextEncode", clip=["model", 1], text="a cat"),
+        "empty": server.node("EmptyLatentImage", width=64, height=64),
+        "sample": server.node(
+            "KSampler",
+            model=["model", 0],
+            positive=["text", 0],
+            negative=["text", 0],
+            latent_image=["empty", 0],
+            seed=5,
+            steps=2,
+        ),
+        "decode": server.node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
+        "save": server.node("SaveImage", images=["decode", 0], filename_prefix=prefix),
+    }
+
+
+def pixels(server, prompt):
+    with Image.open(server.picture(server.run(prompt)["save"]["images"][0])) as drawn:
+        return drawn.tobytes()
 
 
 def test_killing_the_server_ends_its_child(server):
