@@ -148,6 +148,14 @@ def test_a_failure_to_recommend_costs_nothing(tmp_path, pictures, monkeypatch):
     assert isinstance(events[-1], Finished) and Path(events[-1].outputs[0]).is_file()
 
 
+def test_no_strength_is_looked_for_on_another_base(tmp_path, pictures, monkeypatch, strength):
+    other = judged_run(tmp_path / "other", pictures, monkeypatch, [0.5], steps=1, judge_saves=True)[-1].outputs[0]
+    merged = {"steps": 1, "judge_saves": True, "base_loras": (f"{other} = 1",)}
+    events = judged_run(tmp_path / "out", pictures, monkeypatch, [0.5], **merged)
+    assert any(isinstance(e, Note) and "merged into the base" in e.text for e in events)
+    assert "strength" not in events[-1].report["recommended"] and len(strength.seen) == 1
+
+
 def test_early_stop_without_saves_is_refused(tmp_path, pictures):
     assert "set save_every_steps" in " ".join(job_for(tmp_path, pictures, early_stop=2).problems())
 

@@ -78,7 +78,10 @@ def embedding_in_place(folder: Path, word: str, best: int, last: int) -> None:
 def strength_of(
     job: TrainJob, path: Path, prompts: tuple[str, ...], commands: Commands
 ) -> Generator[Event, None, float | None]:
-    """Draw with the LoRA at several strengths and compare; None when that was stopped."""
+    """Draw with the LoRA at several strengths and compare; None when that was stopped, or the base alone is not it."""
+    if job.network.base_loras:
+        yield Note("No strength is looked for, because other LoRAs were merged into the base for this training.")
+        return None
     yield Stage("Finding the strength")
     found = None
     for event in choose(comparison(job, path, prompts), commands):
