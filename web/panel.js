@@ -171,7 +171,8 @@ export class TrainPanel {
     const s = this.state, over = Boolean(s.over);
     this.root.dataset.state = s.state;
     const preparing = s.progress && s.progress.unit !== "step" ? s.progress : null;
-    const [done, total] = preparing ? [preparing.done, preparing.total] : s.steps ?? [0, 0];
+    const trained = [Math.max(s.steps?.[0] ?? 0, s.losses.at(-1)?.[0] ?? 0), s.steps?.[1] ?? 0];
+    const [done, total] = preparing ? [preparing.done, preparing.total] : trained;
     const waiting = s.id && s.state !== "queued" ? "Starting the engine" : STATES[s.state] || "Nothing trained yet";
     const stage = over || s.state === "paused" ? STATES[s.state] : s.stage || waiting;
     this.stage.textContent = say(stage) + (total > 1 && s.state !== "failed" ? ` · ${done} / ${total}` : "");
