@@ -220,6 +220,23 @@ def converted(tensors: dict[str, Any]) -> dict[str, Any]:
     return comfy.lora_convert.convert_lora(tensors)
 
 
+def misfits(patcher: Any, patches: dict[Any, Any]) -> list[str]:
+    """Weights of a MODEL or CLIP whose LoRA is of other sizes: ComfyUI would leave those out and only log it."""
+    if patcher is None:
+        return []
+    weights = getattr(patcher, "patcher", patcher).model_state_dict()
+    return [key for key, patch in patches.items() if key in weights and not fits(patch, weights[key])]
+
+
+def fits(patch: Any, weight: Any) -> bool:
+    """Whether the product of a plain LoRA's two matrices has the weight's size; true for all other kinds of patches."""
+    parts = getattr(patch, "weights", ())
+    if getattr(patch, "name", "") != "lora" or len(parts) < 4 or any(part is not None for part in parts[3:]):
+        return True
+    up, down = parts[:2]  # [out, rank, ...], [rank, in, ...]
+    return up.shape[0] * down[0].numel() == weight.numel()
+
+
 def patched(patcher: Any, groups: list[tuple[float, dict[Any, Any]]]) -> tuple[Any, set[Any]]:
     """A copy of a MODEL or CLIP with patches at several strengths, and the patches that belonged to it."""
     result, taken = patcher.clone(), set()

@@ -18,8 +18,10 @@ from .declare import Context, Result
 from .use import use_of
 
 OTHER_FAMILY = "{name} was made for {theirs} models; this MODEL is {ours}. Choose a LoRA for it."
-
-
+OTHER_SIZES = (
+    "{name} was made for a model of other sizes: {wrong} of its {count} layers do not fit here, {such} among them. "
+    "Choose the base that it was trained on."
+)
 NOTHING = "{name} changes nothing here: none of its {count} layers is in this MODEL or CLIP."
 
 
@@ -59,12 +61,16 @@ def inspected(use: LoraUse, family: str) -> Inspection | None:
 def with_lora(model: Any, clip: Any, use: LoraUse, found: Inspection | None) -> tuple[Any, Any, str]:
     patches = host.lora_patches(model, clip, host.read_tensors(Path(use.path)))
     groups = by_strength(patches, use, found.family if found else "sd1")
+    name, count = Path(use.path).name, sum(found.components.values()) if found else len(patches)
+    wrong = host.misfits(model, patches) + host.misfits(clip, patches)
+    if 2 * len(wrong) > len(patches):
+        raise KeyMismatch(OTHER_SIZES.format(name=name, wrong=len(wrong), count=count, such=wrong[0]))
     model, in_model = host.patched(model, groups)
     clip, in_clip = host.patched(clip, groups) if clip is not None else (None, set())
-    name, count = Path(use.path).name, sum(found.components.values()) if found else len(patches)
     if not in_model and not in_clip:
         raise KeyMismatch(NOTHING.format(name=name, count=count))
-    return model, clip, f"{name}: {len(in_model)} weights of the MODEL, {len(in_clip)} of the CLIP."
+    left_out = f" {len(wrong)} are of other sizes and are left out." if wrong else ""
+    return model, clip, f"{name}: {len(in_model)} weights of the MODEL, {len(in_clip)} of the CLIP.{left_out}"
 
 
 def by_strength(patches: dict[Any, Any], use: LoraUse, family: str) -> list[tuple[float, dict[Any, Any]]]:

@@ -378,6 +378,15 @@ def test_a_lora_of_another_family_or_one_that_matches_nothing_is_an_error(loom):
     model, clip = model_and_clip(targets, "SDXL")
     with pytest.raises(KeyMismatch, match=r"made for Stable Diffusion 1\.x models; this MODEL is"):
         loom.run("Load", model=model, clip=clip, lora="a.safetensors")
+    model, clip = model_and_clip(targets)
+    key = next(iter(model.weights))
+    model.weights[key] = torch.zeros(7, 5)
+    shown = loom.run("Load", model=model, clip=clip, lora="a.safetensors").ui["text"][0]
+    assert "1 are of other sizes and are left out" in shown
+    for key in model.weights:
+        model.weights[key] = torch.zeros(7, 5)
+    with pytest.raises(KeyMismatch, match=r"model of other sizes: \d+ of its \d+ layers"):
+        loom.run("Load", model=model, clip=clip, lora="a.safetensors")
     with pytest.raises(KeyMismatch, match="changes nothing here"):
         loom.run("Load", model=Patcher({}, {}), clip=None, lora="a.safetensors")
 

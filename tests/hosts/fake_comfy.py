@@ -124,8 +124,18 @@ def load_lora(tensors: dict[str, torch.Tensor], keys: dict[str, str]) -> dict[st
     for name, weight in keys.items():
         parts = [f"{name}.lora_up.weight", f"{name}.lora_down.weight", f"{name}.alpha"]
         if parts[0] in tensors:
-            found[weight] = tuple(tensors[part] for part in parts)
+            found[weight] = Adapter(tensors[part] for part in parts)
     return found
+
+
+class Adapter(tuple):
+    """(up, down, alpha) as ComfyUI's LoRAAdapter holds them."""
+
+    name = "lora"
+
+    @property
+    def weights(self) -> tuple[Any, ...]:
+        return (*self, None, None, None)
 
 
 class Patcher:
@@ -140,6 +150,9 @@ class Patcher:
         other = Patcher(self.weights, self.model.lora_keys, type(self.model.model_config).__name__)
         other.patches = dict(self.patches)
         return other
+
+    def model_state_dict(self) -> dict[str, torch.Tensor]:
+        return self.weights
 
     def add_patches(self, patches: dict[str, Any], strength: float) -> list[str]:
         taken = [key for key in patches if key in self.weights]

@@ -209,6 +209,14 @@ def test_the_hosts_own_loader_and_models_before_and_after_a_training(server):
     assert drawn("after") == before
     assert drawn("with", "full.safetensors") != b""
     assert "lora key not loaded" not in server.text() and "ERROR lora" not in server.text()
+    server.run(training(server, name="narrow", total_steps=1))
+    for name, fits in (("full", True), ("narrow", False)):
+        prompt = picture(server, name)
+        links = {"model": ["model", 0], "clip": ["model", 1]}
+        prompt["load"] = server.node("LoraLoomLoad", lora=f"{name}.safetensors", **links)
+        prompt["sample"]["inputs"]["model"], prompt["text"]["inputs"]["clip"] = ["load", 0], ["load", 1]
+        said = messages(server.wait(server.queue(prompt))).get("execution_error", "")
+        assert not said if fits else "was made for a model of other sizes" in said, said
 
 
 def picture(server, prefix):
