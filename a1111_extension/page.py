@@ -33,9 +33,9 @@ class Page:
     forms: list[Form] = field(default_factory=list)
     lora_lists: list[Any] = field(default_factory=list)
 
-    def form(self, job_class: type, name: str) -> Form:
+    def form(self, job_class: type, name: str, start: Mapping[str, Any] | None = None) -> Form:
         lists = {"checkpoint": lambda: titles(self.host.checkpoints()), "lora": lambda: titles(self.host.loras())}
-        self.forms.append(Form(job_class, name, lists, self.path_of))
+        self.forms.append(Form(job_class, name, lists, self.path_of, start))
         return self.forms[-1]
 
     def lora_list(self, label: str, **options: Any) -> gr.Dropdown:

@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import ConfigError
-from lora_core.jobs import ChooseJob, TrainJob
+from lora_core.jobs import ChooseJob, KeepJob, TrainJob
 from lora_core.keep_one import keep_one, saves_of
+from lora_core.run import run
 from lora_core.settings import replace_by_name
 
 from .page import Bridge, Data, Handlers, Page, good, heading, open_tab, quiet
@@ -50,6 +51,9 @@ class ChooseTab:
                 with gr.Row(elem_classes="loom-row"):
                     how = {"allow_custom_value": True, "scale": 4}
                     self.kept = gr.Dropdown([], label="Save", elem_id="lora_loom_choose_kept", **how)
+                    self.strength = gr.Slider(
+                        0.05, 2, value=1, step=0.05, label="Strength", elem_id="lora_loom_choose_strength", scale=3
+                    )
                     self.keep = gr.Button(
                         "Keep this one", elem_id="lora_loom_choose_keep", elem_classes="loom-side loom-wide"
                     )
@@ -75,13 +79,13 @@ class ChooseTab:
         open_tab(self.asked.go.click, "choose")
         said.bind(self.refresh.click, self.refreshed, (), [self.training])
         said.bind(self.start.click, self.started, {self.training, self.saves, *form.inputs}, ())
-        said.bind(
-            self.pick.go.click, lambda data: {self.kept: str(data[self.pick.text])}, {self.pick.text}, [self.kept]
-        )
-        said.bind(self.keep.click, self.kept_one, {self.training, self.kept}, [self.saves, self.kept])
+        said.bind(self.pick.go.click, self.picked_save, {self.pick.text}, [self.kept, self.strength])
+        said.bind(self.keep.click, self.kept_one, {self.training, self.kept, self.strength}, [self.saves, self.kept])
 
     def picked_save(self, data: Data) -> dict[Any, Any]:
-        return {self.kept: str(data[self.pick.text])}
+        """ "STRENGTH FILE" of a row of the scores."""
+        strength, _, name = str(data[self.pick.text]).partition(" ")
+        return {self.kept: name, self.strength: float(strength)}
 
     def chosen(self, data: Data) -> dict[Any, Any]:
         return self.show(self.picked(data))
@@ -142,9 +146,12 @@ class ChooseTab:
             raise ConfigError("No save is chosen.")
         chosen = Path(job.output_dir) / str(data[self.kept])
         away = self.host.data_folder() / "put_away" / job.name
+        strength, trigger = float(data[self.strength]), job.captions.trigger.strip()
+        for _ in run(KeepJob(lora=str(chosen), strength=strength, trigger=trigger)):
+            pass
         moved = keep_one(chosen, saves_of(job.output_dir, job.name), away)
         self.host.refresh()
-        told = f"{chosen.name} stays; {len(moved)} files were moved to {away}."
+        told = f"{chosen.name} stays, for use at {strength:g}; {len(moved)} files were moved to {away}."
         names = [chosen.name]
         return {
             self.saves: gr.update(choices=names, value=names),

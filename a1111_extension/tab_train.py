@@ -37,7 +37,7 @@ class TrainTab:
 
     def __init__(self, page: Page) -> None:
         self.page, self.host = page, page.host
-        self.form = page.form(TrainJob, "train")
+        self.form = page.form(TrainJob, "train", {"metadata": self.host.option("metadata")})
         with gr.Row(elem_classes="loom-columns"):
             with gr.Column(scale=6, elem_classes="loom-left"):
                 self.pictures()

@@ -12,14 +12,15 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_core.confine import confine_job, with_links
 from lora_core.desk import Desk
 from lora_core.desk_run import engine_child, needs_child
-from lora_core.events import Event, Finished, Saved
+from lora_core.events import Event, Finished, Preview, Saved
+from lora_core.jobs import TrainJob
 from lora_core.remote import Child
 
 from . import host, host_models, host_pages
@@ -199,10 +200,23 @@ class WebUI:
         if isinstance(event, Saved) and event.kind != "state":
             paths = (event.path,)
         if any(path.lower().endswith((".safetensors", ".ckpt", ".pt")) for path in paths):
-            threading.Thread(target=self.take_up, name="lora-loom-lists", daemon=True).start()
+            trained = job if isinstance(event, Finished) and isinstance(job, TrainJob) else None
+            work = partial(self.take_up, id, trained, paths)
+            threading.Thread(target=work, name="lora-loom-lists", daemon=True).start()
 
-    def take_up(self) -> None:
-        """After the picture that is being made: read the lists again, forget merged LoRAs."""
+    def take_up(self, id: str, trained: TrainJob | None, paths: Sequence[str]) -> None:
+        """After the picture that is being made: read the lists again, forget merged LoRAs.
+
+        A finished training's LoRA first gets what its card shows.
+        """
+        try:
+            if trained:
+                from lora_core.lora_card import write_card
+
+                previews = [event.path for _, event in self.desk.events(id) if isinstance(event, Preview)]
+                write_card(paths[0], trained, previews)
+        except Exception:
+            LOGGER.exception("The card of the LoRA could not be written")
         try:
             with host_models.between_pictures():
                 host_models.forget_loras()

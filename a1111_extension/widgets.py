@@ -26,10 +26,19 @@ MAKERS: dict[str, Callable[..., Any]] = {
 class Form:
     """The widgets of one job class on one page.
 
-    `lists` gives the titles to choose from for the widgets "checkpoint" and "lora"; `paths` turns a title into a path.
+    `lists` gives the titles to choose from for the widgets "checkpoint" and "lora"; `paths` turns a title into a path;
+    `start` holds values that widgets begin with in place of the defaults.
     """
 
-    def __init__(self, job_class: type, name: str, lists: Choices, path_of: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        job_class: type,
+        name: str,
+        lists: Choices,
+        path_of: Callable[[str], str],
+        start: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.start = start or {}
         self.job_class, self.name, self.lists, self.path_of = job_class, name, lists, path_of
         self.settings = {s.name: s for s in describe(job_class)}
         self.components: dict[str, Any] = {}
@@ -48,7 +57,7 @@ class Form:
             options["choices"] = [text for value, text in labels.items() if value in (s.declaration.choices or labels)]
         made: dict[str, Any] = {
             "label": s.declaration.label or name,
-            "value": self.on_page(name, s.default),
+            "value": self.on_page(name, self.start.get(name, s.default)),
             "elem_id": f"lora_loom_{self.name}_{name}",
             **({"info": s.declaration.help} if s.declaration.help else {}),
             **widget.options,

@@ -348,12 +348,17 @@
                 tell(pick, `${s.id} ${drawn[drawn.length - 1].file}`);
             }
             const files = saved.filter((m) => !drawn.includes(m));
+            const keep = this.place.dataset.keep, best = s.report && s.report.recommendation;
+            if (keep && best && best.file && s.state === "done" && this.kept !== s.id) {
+                this.kept = s.id;
+                tell(keep, `${best.strength} ${nameOf(best.file)}`);
+            }
             this.once("results", [s.id, s.state, saved.length, s.report && Object.keys(s.report).length], () => [
+                s.over && s.report && s.report.cells ? scores(s.report, keep) : "",
                 ...(drawn.length ? gallery("Pictures", s.id, drawn, drawn, {pick, wide: this.place.dataset.wide}) : []),
                 files.length ? make("details", {open: files.length < 5 ? "" : undefined}, make("summary", {text: `Files (${files.length})`}),
                     make("ul", {cls: "loom-files"}, ...files.slice().reverse().map((m) => make("li", {}, make("code", {text: nameOf(m.path), title: m.path}),
                         make("span", {text: m.step ? `step ${m.step}` : m.kind}))))) : "",
-                s.over && s.report && s.report.cells ? scores(s.report, this.place.dataset.keep) : "",
                 s.over && s.report ? figures(s.report) : "",
             ]);
         }
@@ -437,7 +442,7 @@
         const head = make("tr", {}, make("th", {text: "Save"}), ...shownColumns.map(([, text]) => make("th", {text})), make("th", {}));
         const rows = report.cells.map((c) => {
             const chosen = c.file === best.file && c.strength === best.strength;
-            const button = keep && make("button", {cls: "loom-button", type: "button", text: "Choose", on: {click: () => tell(keep, nameOf(c.file))}});
+            const button = keep && make("button", {cls: "loom-button", type: "button", text: "Choose", on: {click: () => tell(keep, `${c.strength} ${nameOf(c.file)}`)}});
             return make("tr", {cls: chosen ? "loom-on" : ""}, make("td", {text: nameOf(c.file).replace(/\.safetensors$/, "")}),
                 ...shownColumns.map(([name]) => make("td", {text: c[name] === null ? "" : String(+Number(c[name]).toPrecision(3))})), make("td", {}, button));
         });

@@ -387,6 +387,32 @@ def test_a_file_that_is_no_lora_is_shown_with_the_reason(built):
     path.unlink()
 
 
+def test_the_save_that_is_kept_says_its_strength_and_the_others_are_put_away(built, two_loras, tmp_path, monkeypatch):
+    folder, choose = tmp_path / "loras", built.pages["Choose"]
+    folder.mkdir()
+    for name in ("armin", "armin-000008", "other"):
+        shutil.copy(two_loras[0], folder / f"{name}.safetensors")
+    job = TrainJob(base="x", name="armin", output_dir=str(folder))
+    job = dataclasses.replace(job, captions=dataclasses.replace(job.captions, trigger="abc"))
+    built.host.desk.handed.append((job, "armin"))
+    monkeypatch.setattr(choose, "trainings", lambda: {"armin": f"{len(built.host.desk.handed):012x}"})
+    updates = choose.chosen({choose.training: "armin"})
+    assert updates[choose.saves]["value"] == ["armin-000008.safetensors", "armin.safetensors"]
+    updates = choose.picked_save({choose.pick.text: "0.8 armin-000008.safetensors"})
+    choose.kept_one({choose.training: "armin", **updates})
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "armin-000008.json", "armin-000008.safetensors", "other.safetensors"
+    ]  # fmt: skip
+    card = json.loads((folder / "armin-000008.json").read_text("utf-8"))
+    assert card["preferred weight"] == 0.8 and card["activation text"] == "abc"
+    assert (built.host.data_folder() / "put_away" / "armin" / "armin.safetensors").is_file()
+
+
+def test_settings_begin_as_the_hosts_settings_page_says(tmp_path):
+    train = Built(tmp_path, metadata="minimal").pages["Train"]
+    assert train.form.components["metadata"].value == "minimal"
+
+
 # Inpaint and recipes
 
 

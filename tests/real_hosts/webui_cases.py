@@ -26,6 +26,7 @@ def training(installed: Installed, **more: Any) -> dict[str, Any]:
         "base": installed.model.name,
         "name": "mine",
         "dataset": {"folder": str(installed.clone / PICTURES), "width": 64, "height": 64},
+        "captions": {"trigger": "armin"},
         "network": {"rank": 4},
         "optimization": {"learning_rate": 0.01, "schedule": "constant"},
         "length": {"steps": 20},
@@ -55,8 +56,9 @@ def test_it_starts_without_errors_and_shows_its_tab(server: Server, installed: I
 
 
 def test_settings_are_on_a_page_of_ours(server: Server):
-    options = server.host.ask("options")
-    assert options["lora_loom_memory_plan"] == "auto"
+    with urllib.request.urlopen(f"{server.root}/config", timeout=60) as answer:
+        ids = {part.get("props", {}).get("elem_id") for part in json.load(answer)["components"]}
+    assert {"setting_lora_loom_memory_plan", "setting_lora_loom_engine_minutes"} <= ids
     server.host.ask("options", {"lora_loom_engine_minutes": 1})
     assert server.host.ask("options")["lora_loom_engine_minutes"] == 1
 
@@ -69,6 +71,10 @@ def test_a_trained_lora_is_listed_and_changes_a_picture_even_when_saved_again(se
     assert names.count("mine") == 1 and "state" not in names
     first = server.picture()
     assert not np.array_equal(first, without)
+    [entry] = [entry for entry in wait_for_list(server, "mine") if entry["name"] == "mine"]
+    card = json.loads(Path(entry["path"]).with_suffix(".json").read_text("utf-8"))
+    assert card["activation text"] == "armin" and card["preferred weight"] == 1
+    assert "ssmd_cover_images" in entry["metadata"]
     server.done("/merge", {"loras": [{"path": "mine.safetensors"}], "output": "source.safetensors", "overwrite": True})
     save_again(server, 0.3)
     second = server.picture()
