@@ -54,7 +54,10 @@ def copies(pictures: Sequence[Picture], traits: Mapping[str, Traits]) -> Iterato
         if len(names) > 1:
             sentence = f"The same picture more than once: {shown(names)}. Once is enough (drop_copies)."
             yield Advice("copies", sentence, tuple(names), {"drop_copies": True})
-    single = {p.content_hash: p for p in reversed(pictures) if p.content_hash in traits}
+    single: dict[str, Picture] = {}
+    for picture in pictures:
+        if picture.content_hash in traits:
+            single.setdefault(picture.content_hash, picture)
     marks = list(single)
     for group in near_copies([traits[mark] for mark in marks]):
         names = tuple(single[marks[i]].name for i in group)
