@@ -25,6 +25,7 @@ from lora_core.shapes import Architecture
 
 RECORDED = ("ddim", "euler_ancestral", "dpmpp_2m_sde", "unipc", "long-prompt", "editing", "variation")
 RECORDED += ("hires-lanczos", "lora")
+RECORDED_SDXL = ("sdxl no negative", "sdxl lora")
 PROMPT = "masterpiece, (a red cat:1.3) on [a] table, ((bright)) light"
 NEGATIVE = "blurry, (dark:1.2)"
 LORA_DIR, LORA = "Lora", "style"
@@ -84,6 +85,18 @@ def a1111_recipes() -> list[Recipe]:
         Recipe("hires-nearest-sde", {"sampler": "dpmpp_sde"}, hires=Hires(2.0, hires_upscaler="nearest")),
         Recipe("hires-cut", {"sampler": "euler_ancestral"}, hires=Hires(hires_width=128, hires_height=128)),
     ]
+
+
+def sdxl_recipes() -> list[Recipe]:
+    small = {"width": 64, "height": 64, "steps": 4}
+    found = {
+        "sdxl ddim": {},
+        "sdxl long prompt": {"prompt": LONG, "sampler": "euler_ancestral"},
+        "sdxl no negative": {"negative_prompt": "", "sampler": "dpmpp_2m", "scheduler": "karras"},
+        "sdxl wide batch": {"width": 128, "batch_size": 2, "sampler": "dpmpp_2m_sde"},
+        "sdxl lora": {"prompt": f"{PROMPT} <lora:{LORA}:0.8>", "sampler": "euler"},
+    }
+    return [Recipe(name, {**small, **values}) for name, values in found.items()]
 
 
 def ours(job: GenerateJob) -> list[np.ndarray]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from a1111_live import A1111
+from a1111_live import A1111, running_a1111
 from comfy_inpaint_cases import Graph
 from host_programs import Host
 from inpaint_cases import Case, drawn_by_us, likeness, payload, picture
 from picture_recipes import LORA_DIR, Recipe, with_a_mean
 from safetensors.torch import load_file
+from small_models import SDXL_LIKE_A1111, write_small_hub
 
 from lora_core import host_names
 from lora_core.architecture import architecture_of
@@ -51,6 +53,21 @@ def narrow_sd15(folder: Path) -> Path:
     path = folder / "narrow.safetensors"
     write_architecture(replace(released, unet=unet), path, 0, "narrow")
     return with_a_mean(path)
+
+
+@contextmanager
+def running_sdxl(base: Path, folder: Path) -> Iterator[A1111]:
+    """A1111 with the model of small_models.write_small_sdxl, told by a configuration beside it."""
+    repository = Path(os.environ.get("A1111_DIR", ""), "repositories", "generative-models")
+    config = repository / "configs" / "inference" / "sd_xl_base.yaml"
+    if config.is_file():
+        text = config.read_text("utf-8")
+        for theirs, narrow in SDXL_LIKE_A1111.items():
+            text = text.replace(theirs, narrow)
+        base.with_suffix(".yaml").write_text(text, "utf-8")
+    write_small_hub(folder / "home")
+    with running_a1111(base, folder / "home", folder / "data") as host:
+        yield host
 
 
 def comfyui_fields(job: GenerateJob) -> dict[str, Any]:

@@ -6,7 +6,6 @@ are appended to.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,27 +13,17 @@ from pathlib import Path
 import comfy_inpaint_host
 import numpy as np
 import pytest
-from a1111_live import A1111, running_a1111
+from a1111_live import A1111
 from comfy_inpaint_cases import GRAPHS
 from host_programs import Host
 from inpaint_cases import CASES, Case
-from parity import apart, comfyui_draws, compare, graphs_apart
-from picture_recipes import LONG, LORA, PROMPT, Recipe, a1111_fields, ours, with_a_mean
-from small_models import SDXL_LIKE_A1111, SDXL_LIKE_COMFYUI, write_small_hub, write_small_sdxl
+from parity import apart, comfyui_draws, compare, graphs_apart, running_sdxl
+from picture_recipes import Recipe, a1111_fields, ours, sdxl_recipes, with_a_mean
+from small_models import SDXL_LIKE_COMFYUI, write_small_sdxl
 
 pytestmark = [pytest.mark.real_host, pytest.mark.slow]
 
-SMALL = {"width": 64, "height": 64, "steps": 4}
-RECIPES = [
-    Recipe(name, {**SMALL, **values})
-    for name, values in {
-        "sdxl ddim": {},
-        "sdxl long prompt": {"prompt": LONG, "sampler": "euler_ancestral"},
-        "sdxl no negative": {"negative_prompt": "", "sampler": "dpmpp_2m", "scheduler": "karras"},
-        "sdxl wide batch": {"width": 128, "batch_size": 2, "sampler": "dpmpp_2m_sde"},
-        "sdxl lora": {"prompt": f"{PROMPT} <lora:{LORA}:0.8>", "sampler": "euler"},
-    }.items()
-]
+RECIPES = sdxl_recipes()
 INPAINTED = ("original, whole picture", "latent noise, only masked", "euler, original, whole picture", "soft, sliders")
 DRAWN = ("set mask, ddim", "for inpaint, euler", "img2img")
 
@@ -46,15 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def webui(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A1111]:
-    home, repository = tmp_path_factory.mktemp("home"), Path(os.environ.get("A1111_DIR", ""), "repositories")
-    config = repository / "generative-models" / "configs" / "inference" / "sd_xl_base.yaml"
-    if config.is_file():
-        text = config.read_text("utf-8")
-        for theirs, narrow in SDXL_LIKE_A1111.items():
-            text = text.replace(theirs, narrow)
-        base.with_suffix(".yaml").write_text(text, "utf-8")
-    write_small_hub(home)
-    with running_a1111(base, home, tmp_path_factory.mktemp("a1111")) as host:
+    with running_sdxl(base, tmp_path_factory.mktemp("a1111")) as host:
         yield host
 
 
