@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from lora_core.embeddings import EmbeddingFolders
 from lora_core.engine.guidance import PromptOptions, guidance_of
 from lora_core.engine.models import Models, load_text_encoders
+from lora_core.engine.new_words import write_embedding
 from lora_core.shapes import Architecture
 
 KINDS = ("sd15", "sd2", "sdxl")
@@ -151,7 +152,7 @@ def embeddings(kind: str) -> Path:
 
 
 def _write_embedding(path: Path, rows: dict[str, torch.Tensor]) -> None:
-    """A1111's pickle, diffusers' pickle or safetensors. Pickles in torch's old format: A1111 refuses the newest."""
+    """A1111's pickle, diffusers' pickle or our own file. Pickles in torch's old format: A1111 refuses the newest."""
     data: dict[str, object] = dict(rows)
     if path.name in ("loomstyle", "loomstyle2"):
         if "emb" in rows and path.name == "loomstyle":
@@ -159,7 +160,8 @@ def _write_embedding(path: Path, rows: dict[str, torch.Tensor]) -> None:
         suffix = ".pt" if path.name == "loomstyle" else ".bin"
         torch.save(data, path.with_name(path.name + suffix), _use_new_zipfile_serialization=False)
     else:
-        save_file(rows, path.with_name(path.name + ".safetensors"))
+        named = {"emb_params": rows["emb"]} if "emb" in rows else rows
+        write_embedding(path.with_name(path.name + ".safetensors"), named, {"ss_output_name": path.name})
 
 
 @functools.cache
