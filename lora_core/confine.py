@@ -19,7 +19,9 @@ from lora_core.settings import describe
 READ_WIDGETS = ("folder", "checkpoint", "lora", "file")
 WRITE_WIDGETS = ("save_folder",)
 WRITTEN_FILES = ("output", "picture")
-PATH_LISTS = ("loras", "lora_dirs", "embedding_dirs")
+PATH_LISTS = ("loras", "lora_dirs", "embedding_dirs", "base_loras")
+NESTED = ("path", "folder", "masks", "metadata_file")
+STRENGTH = re.compile(r"\s*=\s*[-+.\deE]+\s*$")
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
 MAX_LENGTH = 4096
 J = TypeVar("J")
@@ -108,11 +110,13 @@ def with_links(roots: Sequence[Path], depth: int = 3) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class PathField:
-    """One place of a job that holds a path: the way to it by field names and indices, its value, how it is used."""
+    """One place of a job that holds a path: the way to it by field names and indices, its value, how it is used, and
+    what stands behind the path there."""
 
     way: tuple[str | int, ...]
     value: str
     written: bool
+    tail: str = ""
 
     @property
     def name(self) -> str:
@@ -130,8 +134,14 @@ def path_fields(job: Any) -> Iterator[PathField]:
         if isinstance(value, str) and value and (written or widget in READ_WIDGETS):
             yield PathField(s.path, value, written)
         elif isinstance(value, tuple) and s.name in PATH_LISTS:
-            yield from (PathField((*s.path, i), item, False) for i, item in enumerate(value) if item)
+            yield from (listed((*s.path, i), item) for i, item in enumerate(value) if item)
     yield from nested_fields(job, ())
+
+
+def listed(way: tuple[str | int, ...], line: str) -> PathField:
+    """A line of FILE or FILE = STRENGTH."""
+    found = STRENGTH.search(line) if "base_loras" in way else None
+    return PathField(way, line[: found.start()], False, found.group(0)) if found else PathField(way, line, False)
 
 
 def replaced_in_place(job: Any) -> str:
@@ -140,7 +150,7 @@ def replaced_in_place(job: Any) -> str:
 
 
 def nested_fields(value: Any, way: tuple[str | int, ...]) -> Iterator[PathField]:
-    """Paths in the undeclared parts of a job: `path` and `folder` of dataclasses in tuples."""
+    """Paths in the undeclared parts of a job: fields of dataclasses in tuples that name files and folders."""
     for f in dataclasses.fields(value):
         item = getattr(value, f.name)
         if dataclasses.is_dataclass(item):
@@ -148,8 +158,9 @@ def nested_fields(value: Any, way: tuple[str | int, ...]) -> Iterator[PathField]
         elif isinstance(item, tuple):
             for i, part in enumerate(item):
                 if dataclasses.is_dataclass(part):
-                    names = [g.name for g in dataclasses.fields(part) if g.name in ("path", "folder")]
-                    yield from (PathField((*way, f.name, i, n), getattr(part, n), False) for n in names)
+                    named = [(g.name, getattr(part, g.name)) for g in dataclasses.fields(part) if g.name in NESTED]
+                    kept = [(n, path) for n, path in named if path or n in ("path", "folder")]
+                    yield from (PathField((*way, f.name, i, n), path, False) for n, path in kept)
 
 
 def confine_job(job: J, read_roots: Sequence[Path], write_roots: Sequence[Path]) -> J:
@@ -163,7 +174,7 @@ def confine_job(job: J, read_roots: Sequence[Path], write_roots: Sequence[Path])
     for place in path_fields(job):
         roots = write_roots if place.written else (*read_roots, *write_roots)
         try:
-            changed = replaced(changed, place.way, str(confined(place.value, roots)))
+            changed = replaced(changed, place.way, str(confined(place.value, roots)) + place.tail)
         except ConfigError as error:
             faults += [f"{place.name}: {problem}" for problem in error.problems]
     if faults:

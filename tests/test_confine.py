@@ -113,10 +113,10 @@ def full_train(base, out):
     job = TrainJob(base=str(base), output_dir=str(out))
     values = {
         "folder": "pictures", "held_out": "held", "vae": "vae.pt", "start_from": "a.safetensors", "cache_dir": "cache",
-        "work_dir": "work",
+        "work_dir": "work", "metadata_file": "meta.json", "base_loras": ("a.safetensors = 0.5", "b=c.safetensors"),
     }  # fmt: skip
     data = to_json(replace_by_name(job, values))
-    data["dataset"]["subsets"] = [to_json(Subset("one")), to_json(Subset("two"))]
+    data["dataset"]["subsets"] = [to_json(Subset("one")), to_json(Subset("two", masks="m", metadata_file="x.json"))]
     return from_json(TrainJob, data)
 
 
@@ -127,6 +127,10 @@ def test_every_path_of_a_training_is_confined(roots):
     assert job.dataset.folder == str(loras / "pictures") and job.dataset.held_out == str(loras / "held")
     assert [s.folder for s in job.dataset.subsets] == [str(loras / "one"), str(loras / "two")]
     assert job.network.start_from == str(loras / "a.safetensors") and job.vae == str(loras / "vae.pt")
+    assert (job.dataset.subsets[0].masks, job.dataset.subsets[1].masks) == (None, str(loras / "m"))
+    assert job.dataset.subsets[1].metadata_file == str(loras / "x.json")
+    assert job.dataset.metadata_file == str(loras / "meta.json")
+    assert job.network.base_loras == (f"{loras / 'a.safetensors'} = 0.5", str(loras / "b=c.safetensors"))
     assert job.work_dir == str(out / "work") and job.memory.cache_dir == str(out / "cache")
 
 
