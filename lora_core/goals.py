@@ -28,12 +28,12 @@ _LARGE = {"width": 1024, "height": 1024, "max_bucket": 2048, "min_bucket": 512}
 _CHARACTER = {
     "shuffle": True,
     "keep_tokens": 1,
-    "caption_dropout": 0.05,
+    "caption_dropout": 0.0,
     "schedule": "cosine_with_restarts",
     "cycles": 3,
 }
 _STYLE = {"shuffle": True, "keep_tokens": 0, "caption_dropout": 0.1, "schedule": "cosine", "flip": True, "cycles": 1}
-_OBJECT = {"shuffle": True, "keep_tokens": 1, "caption_dropout": 0.05, "schedule": "cosine", "cycles": 1}
+_OBJECT = {"shuffle": True, "keep_tokens": 1, "caption_dropout": 0.0, "schedule": "cosine", "cycles": 1}
 _TABLE: dict[tuple[str, str], tuple[dict[str, Any], int]] = {
     ("character", "small"): (
         {"rank": 16, "alpha": 8.0, "learning_rate": 5e-4, "text_encoder_lr": 1e-4, "batch_size": 2}, 3600
