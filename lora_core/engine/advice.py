@@ -14,7 +14,7 @@ from lora_core.jobs.train import TrainJob
 from lora_core.picture_traits import Traits, near_copies
 from lora_core.settings import replace_by_name
 
-ENLARGED, CROPPED, SHRUNK = 1.25, 0.2, 1.5
+ENLARGED, CROPPED = 1.25, 0.2
 MANY_REPEATS = 200
 ENOUGH = 5
 ONE_SIDED = (
@@ -74,11 +74,8 @@ def sizes(job: TrainJob, pictures: Sequence[Picture], traits: Mapping[str, Trait
         sentence = f"Enlarged up to {most:.1f} times, which teaches blur: {shown(small)}."
         remedy = " Never upscale (no_upscale), use a smaller size, or better pictures."
         yield Advice("enlarged", sentence + remedy, small, {"no_upscale": True} if job.dataset.buckets else {})
-    soft = tuple(
-        p.name
-        for p in pictures
-        if p.content_hash in traits and traits[p.content_hash].is_soft and scale[p.name] > 1 / SHRUNK
-    )
+    judged = [p for p in pictures if p.content_hash in traits]
+    soft = tuple(p.name for p in judged if traits[p.content_hash].is_soft(scale[p.name]))
     if soft:
         yield Advice(
             "soft", f"Blurred or enlarged before, fine detail is missing: {shown(soft)}. Use the originals.", soft

@@ -14,7 +14,7 @@ from lora_core.focus import Profile
 from lora_core.picture_traits import Traits, traits
 from lora_core.pictures import content_hash, decode, read_bytes
 
-Row = tuple[int, int, int, str, str, float, str]
+Row = tuple[int, int, int, str, str, tuple[float, ...], str]
 
 
 @dataclass(frozen=True)
@@ -75,5 +75,10 @@ class PictureIndex:
 def checked(row: Any) -> Row:
     """A row of the file, if it is one. Raises ValueError, TypeError."""
     w, h, n, mark, small, detail, profile = row
-    spelled = (f"{int(mark, 16):x}", bytes.fromhex(small).hex(), float(detail), Profile.of_text(profile).text())
+    spelled = (
+        f"{int(mark, 16):x}",
+        bytes.fromhex(small).hex(),
+        tuple(map(float, detail)),
+        Profile.of_text(profile).text(),
+    )
     return int(w), int(h), int(n), *spelled
