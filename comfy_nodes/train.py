@@ -96,6 +96,14 @@ def train_inputs() -> tuple[Port, ...]:
     )
 
 
+def last_stop(values: dict[str, Any]) -> str:
+    """The last training of this name that was stopped: queued again it goes on, although ComfyUI has its results."""
+    from .work import desk
+
+    name = str(values.get("name") or "").strip()
+    return next((t.id for t in reversed(desk().tickets()) if t.title == name and t.state == "stopped"), "")
+
+
 @functools.cache
 def option_groups() -> tuple[tuple[str, str, str], ...]:
     """(name, label, help) of each group that has a node of options."""
@@ -135,6 +143,7 @@ NODES = (
             Out(STRING, "report"),
         ),
         "run_train:run_train",
+        fingerprint=last_stop,
         shows=True,
         group="Training",
     ),

@@ -258,8 +258,11 @@ def test_stop_ends_the_training_keeps_the_lora_and_the_node_counts_as_interrupte
             loom.comfy.stop = True
 
     monkeypatch.setattr(work.Page, "show", stop_after_two)
+    told = loom.nodes["LoraLoomTrain"].fingerprint_inputs
+    assert told(name="tiny") == told(name="never") == ""
     with pytest.raises(fake_comfy.Interrupted):
         loom.run("Train", **training(loom, total_steps=5000))
+    assert told(name="tiny") == work.desk().tickets()[-1].id, "ComfyUI must not take the stopped run's results as final"
     listed = sys.modules["folder_paths"].get_filename_list("loras")
     assert listed and all(name.startswith("tiny") for name in listed)
     states = list(loom.comfy.base.rglob("state*.safetensors"))
