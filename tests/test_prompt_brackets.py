@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 
 from lora_core.engine.generate import generate
+from lora_core.engine.series import job_notes
 from lora_core.events import Note
 from lora_core.jobs.generate import GenerateJob
 from lora_core.prompt_a1111 import segments
@@ -41,6 +43,14 @@ def test_the_sentences_are_true() -> None:
     assert "".join(text for text, _ in weights("a (b c")) == "a (b c"
     assert {weight for _, weight in weights("a (b c")} == {1.0}
     assert weights("a) b") == [("a) b", 1.0)]
+
+
+def test_a_schedule_that_changes_nothing_is_said() -> None:
+    job = GenerateJob(prompt="a", sampler="ddim", scheduler="karras")
+    (note,) = job_notes(job)
+    assert note == Note("A1111's DDIM has steps of its own: the schedule type karras changes nothing.", "warning")
+    others = ({"arithmetic": "comfyui"}, {"scheduler": "automatic"}, {"sampler": "euler"})
+    assert [list(job_notes(replace(job, **values))) for values in others] == [[], [], []]
 
 
 def test_a_job_says_it_once(tmp_path: Path) -> None:

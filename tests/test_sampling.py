@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from sampling_cases import Case
+from sampling_runs import ours
 
 from lora_core.commands import Commands
 from lora_core.engine.models import Models, load_models
@@ -24,6 +26,8 @@ from lora_core.engine.sampling import (
 )
 from lora_core.engine.schedule import discretization, sampling_sigmas
 from lora_core.errors import ConfigError, Interrupted, NotFinite
+from lora_core.jobs.choices import SAMPLERS
+from lora_core.jobs.generate import ARITHMETICS, SCHEDULERS
 
 REQUEST = SampleRequest(("a cat",), (5,), negative="blurry", width=64, height=48, steps=3, cfg=4.0, sampler="euler")
 
@@ -132,3 +136,10 @@ def test_nan_is_a_sentence() -> None:
     models.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(NotFinite, match="step 1"):
         sample_pictures(models, REQUEST)
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_every_sampler_takes_every_schedule_from_noise_and_from_a_picture(arithmetic: str) -> None:
+    for sampler, scheduler in product(SAMPLERS, SCHEDULERS):
+        drawn = [ours(Case(sampler, scheduler, steps, denoise), arithmetic) for steps, denoise in ((1, None), (4, 0.6))]
+        assert all(torch.isfinite(x).all() and x.std() > 0 for x in drawn), (sampler, scheduler)

@@ -15,7 +15,7 @@ from lora_core.engine.lora_uses import NamedLora, merge_loras, named_loras
 from lora_core.engine.models import Models, load_models
 from lora_core.engine.origin import origin_of
 from lora_core.engine.sampling import SampleRequest, decode, sample
-from lora_core.engine.series import Series, prompt_notes
+from lora_core.engine.series import Series, job_notes
 from lora_core.engine.warm import state, warm_models
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Stage
@@ -29,7 +29,7 @@ def generate(job: GenerateJob, commands: Commands | None = None) -> Iterator[Eve
     """
     commands = commands or Commands()
     prompt, named = named_loras(job)
-    yield from prompt_notes(job)
+    yield from job_notes(job)
     yield Stage("Loading the base")
     models = prepared_models(job, named)
     yield Stage("Drawing")

@@ -11,7 +11,7 @@ from lora_core.engine.generate import batch_of, prepared_models, request_of
 from lora_core.engine.lora_uses import named_loras
 from lora_core.engine.origin import origin_of
 from lora_core.engine.sampling import noise_of, sample_from
-from lora_core.engine.series import Series, prompt_notes
+from lora_core.engine.series import Series, job_notes
 from lora_core.engine.vae import decode
 from lora_core.events import Event, Stage
 from lora_core.inpaint_plan import InpaintOptions, InpaintPlan, plan_without_mask
@@ -33,7 +33,7 @@ def redraw(job: Img2ImgJob, plan: InpaintPlan, commands: Commands | None = None)
     """Draw a plan's working picture anew, below its mask or all of it."""
     commands = commands or Commands()
     prompt, named = named_loras(job)
-    yield from prompt_notes(job)
+    yield from job_notes(job)
     yield Stage("Loading the base")
     models = prepared_models(job, named)
     yield Stage("Drawing")

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from lora_core import host_names
 from lora_core.commands import Commands
 from lora_core.engine.latent_preview import rough_picture
 from lora_core.engine.models import Models
 from lora_core.engine.picture_files import encoded, save_picture, write_whole
+from lora_core.engine.sampler_rules import A1111_VP
 from lora_core.engine.samplers import Step
 from lora_core.engine.vae import decode
 from lora_core.errors import Interrupted
@@ -23,9 +25,16 @@ from lora_core.prompt_brackets import bracket_faults
 from lora_core.shapes import UNET
 
 
-def prompt_notes(job: GenerateJob) -> Iterator[Event]:
-    """A warning for each kind of bracket without its other half, where brackets mean something."""
-    if job.arithmetic == "a1111" and job.emphasis == "none":
+def job_notes(job: GenerateJob) -> Iterator[Event]:
+    """A warning for each kind of bracket without its other half, where brackets mean something; and for a schedule
+    where the sampler takes none."""
+    like_a1111 = job.arithmetic == "a1111"
+    if like_a1111 and job.sampler in A1111_VP and job.scheduler != "automatic":
+        name = host_names.SAMPLER[job.sampler].a1111
+        yield Note(
+            f"A1111's {name} has steps of its own: the schedule type {job.scheduler} changes nothing.", "warning"
+        )
+    if like_a1111 and job.emphasis == "none":
         return
     for text, what in ((job.prompt, "prompt"), (job.negative_prompt, "negative prompt")):
         for sentence in bracket_faults(text, job.arithmetic, what):
