@@ -116,10 +116,12 @@ def img2img_parts(made: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canvas_fields(canvas: Any) -> dict[str, Any]:
-    """Forge's canvas is HTML with two fields after it, {"foreground": ..., "background": ...}."""
+    """Forge's canvas is HTML with two fields after it, {"foreground": ..., "background": ...}; gradio wraps a form
+    around them."""
     beside = canvas.parent.children if canvas.parent else []
     at = next((i for i, block in enumerate(beside) if block is canvas), len(beside))
-    return {block.label: block for block in beside[at + 1 : at + 3] if getattr(block, "label", "")}
+    fields = [field for block in beside[at + 1 : at + 3] for field in (getattr(block, "children", None) or [block])]
+    return {field.label: field for field in fields[:2] if getattr(field, "label", "")}
 
 
 def mask_editor(elem_id: str) -> Editor | None:

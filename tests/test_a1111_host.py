@@ -315,12 +315,16 @@ def test_img2imgs_widgets_are_found_as_they_are_made(modules, ui):
     assert ui.mask_editor("x") is None
 
 
-def test_forges_canvases_are_the_fields_that_hold_their_pictures(modules, ui, monkeypatch):
+@pytest.mark.parametrize("in_a_form", [False, True])
+def test_forges_canvases_are_the_fields_that_hold_their_pictures(modules, ui, monkeypatch, in_a_form):
     monkeypatch.setitem(sys.modules, "modules_forge", object())
     column = SimpleNamespace(children=[])
     parts = []
     for elem_id in ("img2img_image", "img2maskimg"):
-        canvas, front, back = block(parent=column), block("foreground", column), block("background", column)
+        canvas, form = block(parent=column), SimpleNamespace(children=[])
+        below = form if in_a_form else column
+        front, back = block("foreground", below), block("background", below)
+        column.children += [form] if in_a_form else []
         ui.component_made(canvas, elem_id)
         parts.append((front, back))
     found = ui.img2img()
