@@ -109,6 +109,12 @@ function hideAdvanced(node) {
   node.setSize([node.size[0], node.computeSize()[1]]);
 }
 
+/** A training goes on only with the same settings: ComfyUI must not draw a new seed after each run. */
+function keepSeed(node) {
+  const control = node.widgets?.find((widget) => widget.name === "seed")?.linkedWidgets?.[0];
+  if (control) control.value = "fixed";
+}
+
 function showText(node, text) {
   if (!node.loraLoomText) {
     node.loraLoomText = Object.assign(document.createElement("pre"), { className: "ll-text" });
@@ -146,7 +152,9 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith("LoraLoom")) return;
     hideAdvanced(node);
-    if (node.comfyClass === TRAIN) addPanel(node);
+    if (node.comfyClass !== TRAIN) return;
+    keepSeed(node);
+    addPanel(node);
   },
 
   async afterConfigureGraph() {
