@@ -20,7 +20,7 @@ from lora_core.events import Finished, Note, Progress, Saved
 def folder(tmp_path) -> Path:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for i in range(60):
+    for i in range(20):
         rgb = np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8)
         Image.fromarray(rgb).save(pictures / f"{i}.png")
         (pictures / f"{i}.txt").write_text(f"tag{i}")
@@ -44,13 +44,13 @@ def test_a_stop_is_heard_while_pictures_are_read(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(PictureIndex, "look", lambda index, path: read.append(path) or look(index, path))
     monkeypatch.setattr(loading, "READERS", 1)
     seen = stopped_at(job_for(tmp_path, folder), "file")
-    assert len(seen) == 1 and (seen[0].done, seen[0].total) == (1, 60)
-    assert len(read) < 60
+    assert len(seen) == 1 and (seen[0].done, seen[0].total) == (1, 20)
+    assert len(read) < 20
 
 
 def test_a_stop_is_heard_while_captions_are_encoded(tmp_path, folder):
     seen = stopped_at(job_for(tmp_path, folder, train_text_encoder=False, shuffle=False), "caption")
-    assert len(seen) == 1 and (seen[0].done, seen[0].total) == (1, 60)
+    assert len(seen) == 1 and (seen[0].done, seen[0].total) == (1, 20)
 
 
 def test_a_report_that_cannot_be_written_is_told_and_no_failure(tmp_path, folder, monkeypatch):
@@ -62,7 +62,7 @@ def test_a_report_that_cannot_be_written_is_told_and_no_failure(tmp_path, folder
         return write(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "write_text", full)
-    events = list(train(job_for(tmp_path, folder, steps=2, train_text_encoder=False)))
+    events = list(train(job_for(tmp_path, folder, steps=1, train_text_encoder=False)))
     assert isinstance(events[-1], Finished) and Path(events[-1].outputs[0]).exists()
     notes = [e.text for e in events if isinstance(e, Note) and e.level == "warning"]
     assert "The LoRA is saved; its report report.json could not be written: No space left on device." in notes
