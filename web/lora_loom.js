@@ -8,7 +8,7 @@ import { say, speak } from "./words.js";
 const EVENT = "lora_loom";
 const TRAIN = "LoraLoomTrain";
 const PROPERTY = "lora_loom_job";
-const PANEL_HEIGHT = 300, TEXT_HEIGHT = 170, WIDTH = 400;
+const PANEL_HEIGHT = 340, TEXT_HEIGHT = 170, WIDTH = 400;
 
 const ask = (path, options) => api.fetchApi(path, options);
 ask.url = (path) => api.apiURL(path);

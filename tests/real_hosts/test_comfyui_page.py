@@ -70,8 +70,9 @@ def test_the_panel_lives_through_a_training(server, tmp_path):  # noqa: F811
         press(page, "pause")
         page.until(f"{PANEL}.state.state === 'paused'", 120)
         held = panel(page, "state.losses.length")
+        page.run("window.before = true")
         page.call("Page.reload")
-        page.until(f"{READY} && !!{PANEL}?.state?.losses?.length", 180)
+        page.until(f"!window.before && {READY} && !!{PANEL}?.state?.losses?.length", 180)
         assert panel(page, "state.state") == "paused" and panel(page, "state.losses.length") == held
         assert panel(page, "previews.children.length") >= 2
         page.until(f"[...{PANEL}.previews.querySelectorAll('img')].every(i => i.complete && i.naturalWidth > 0)")
