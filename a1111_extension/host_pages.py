@@ -19,16 +19,21 @@ SECTION = ("lora_loom", "LoRA Loom")
 def on(event: str, callback: Callable[..., Any]) -> None:
     """Register for `script_callbacks.on_EVENT` where the version has it.
 
-    Later versions take the file's name, and otherwise search the whole call stack for it, which takes a while.
+    Later versions take the file's name. Otherwise all versions search the whole call stack for it, which takes a while.
     """
     callbacks = the("script_callbacks")
+    listed = getattr(callbacks, "callback_map", {}).get(f"callbacks_{event}")
+    if listed is None:
+        getattr(callbacks, f"on_{event}", unheard)(callback)
+        return
     try:
-        listed = callbacks.callback_map[f"callbacks_{event}"]
         callbacks.add_callback(listed, callback, name=None, category=event, filename=__file__)
-    except (AttributeError, KeyError, TypeError):
-        register = getattr(callbacks, f"on_{event}", None)
-        if register is not None:
-            register(callback)
+    except TypeError:
+        listed.append(callbacks.ScriptCallback(__file__, callback))
+
+
+def unheard(callback: Any) -> None:
+    """For events that a version does not have."""
 
 
 def script_class(picture_begins: Callable[[Any], None]) -> type:
