@@ -119,10 +119,14 @@ class Bar:
         self._bar = ProgressBar(1, node_id=node_id or None)
 
     def show(self, done: int, total: int, picture: Any = None, largest: int = 512) -> None:
-        """Never raises: a stop is polled for with `interrupted`, so that what was trained is kept."""
+        """A stop does not raise: it is polled for with `interrupted`, so that what was trained is kept."""
+        from comfy import model_management  # type: ignore[import-not-found]
+
         preview = ("JPEG", picture, largest) if picture is not None else None
-        with contextlib.suppress(BaseException):
+        try:
             self._bar.update_absolute(done, max(1, total), preview)
+        except model_management.InterruptProcessingException:
+            model_management.interrupt_current_processing(True)  # the bar has taken the flag down
 
     def say(self, text: str) -> None:
         server = _server()

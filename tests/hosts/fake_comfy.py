@@ -86,6 +86,7 @@ def comfy_package(comfy: Comfy) -> dict[str, types.ModuleType]:
     samplers.KSampler = types.SimpleNamespace(SAMPLERS=["euler", "ddim"], SCHEDULERS=["normal", "karras"])
     management.InterruptProcessingException = Interrupted
     management.processing_interrupted = lambda: comfy.stop
+    management.interrupt_current_processing = lambda value=True: setattr(comfy, "stop", value)
     management.soft_empty_cache = lambda: None
 
     def unload() -> None:
@@ -100,6 +101,7 @@ def comfy_package(comfy: Comfy) -> dict[str, types.ModuleType]:
         def update_absolute(self, value: int, total: int, preview: Any = None) -> None:
             comfy.bars.append((value, total, preview))
             if comfy.stop:
+                comfy.stop = False
                 raise Interrupted
 
     def load_torch_file(path: str, safe_load: bool = False) -> dict[str, torch.Tensor]:
