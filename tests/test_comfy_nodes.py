@@ -280,6 +280,15 @@ def test_stop_ends_the_training_keeps_the_lora_and_the_node_counts_as_interrupte
     assert [p for p in again["losses"] if p[0] < own[0]] == before["losses"]
 
 
+def test_a_stop_that_the_progress_bar_hears_is_not_lost(loom):
+    """ComfyUI's bar raises at a stop and takes the flag down, which the waiting node would then never see."""
+    host = loom.part("host")
+    bar = host.Bar("1")
+    loom.comfy.stop = True
+    bar.show(1, 2)
+    assert host.interrupted()
+
+
 def test_option_nodes_replace_what_the_goal_sets(loom):
     train_job = loom.part("run_train").train_job
     base = {k: v for k, v in defaults(loom.nodes["LoraLoomTrain"]).items()} | training(loom, total_steps=80)

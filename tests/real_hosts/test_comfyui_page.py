@@ -55,7 +55,7 @@ def test_the_panel_lives_through_a_training(server, tmp_path):  # noqa: F811
     with cdp.Page(f"http://127.0.0.1:{server.port}", 120) as page:
         page.size(1200, 1050)
         page.until(READY, 120)
-        page.run("app.graph.clear(); app.graph.add(LiteGraph.createNode('LoraLoomTrain'))")
+        page.run("app.graph.clear(); app.graph.add(LiteGraph.createNode('LoraLoomTrain')); null")
         widgets = "app.graph.nodes.find(n => n.type === 'LoraLoomTrain').widgets"
         assert page.run(f"{widgets}.find(w => w.name === 'seed').linkedWidgets[0].value") == "fixed"
         loaded(page)
