@@ -58,7 +58,7 @@ def test_the_best_start_is_the_best_of_all_by_hand():
         pixels = np.repeat(values.astype(float), 5)
         start = best_start(values, 160, 64)
 
-        def score(s):
+        def score(s, pixels=pixels):
             inside = [(v, abs(i + 0.5 - s - 32) / 32) for i, v in enumerate(pixels) if s <= i < s + 64]
             return sum(v * (1 - a * a / 2) for v, a in inside) / pixels.sum() - 0.05 * abs(s - 48) / 96
 
