@@ -210,7 +210,7 @@ def test_hosts_without_the_api_v3_get_classes_of_the_old_kind(tmp_path):
         node = nodes["LoraLoomMemory"]()
         values = {k: v[1].get("default") for k, v in node.INPUT_TYPES()["required"].items()}
         (chosen,) = node.execute(**values, unique_id="3")
-        assert chosen["gradient_checkpointing"] is False
+        assert chosen.values["gradient_checkpointing"] is False
 
 
 def test_hosts_with_the_api_v3_see_no_old_mappings(loom):

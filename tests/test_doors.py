@@ -61,7 +61,7 @@ HEAVY = [
 NODES = """
 comfy = types.ModuleType("comfy_api"); latest = types.ModuleType("comfy_api.latest")
 latest.ComfyExtension = type("ComfyExtension", (), {})
-latest.io = types.SimpleNamespace(ComfyNode=type("ComfyNode", (), {}))
+latest.io = types.SimpleNamespace(ComfyNode=type("ComfyNode", (), {}), Custom=str)
 sys.modules.update({"comfy_api": comfy, "comfy_api.latest": latest})
 extension = asyncio.run(door.comfy_entrypoint())
 nodes = asyncio.run(extension.get_node_list())
