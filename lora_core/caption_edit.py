@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from lora_core.captions import one_line
 from lora_core.errors import ConfigError, DatasetError
 from lora_core.folders import CaptionFiles, Walk
 from lora_core.jobs.train import Subset
+from lora_core.whole_files import write_text
 
 MAX_LENGTH = 10_000
 SEPARATOR = ","
@@ -62,11 +62,8 @@ def target(row: CaptionRow) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, text + "\n")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DatasetError(f"The caption {path} cannot be written: {error.strerror or error}.") from error
     return path

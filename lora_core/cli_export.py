@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lora_core.jobs.train import Subset, TrainJob
 from lora_core.kohya_export import exported
 from lora_core.kohya_subsets import sources
 from lora_core.kohya_toml import toml_text
+from lora_core.whole_files import write_text
 
 NAMES = {"dataset_config": "_dataset.toml", "sample_prompts": "_prompts.txt"}
 
@@ -55,13 +55,9 @@ def write(job: TrainJob, target: Path) -> list[Path]:
 
 
 def written(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
+        write_text(path, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise FileError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 

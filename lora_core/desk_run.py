@@ -14,11 +14,12 @@ from typing import Any
 
 from lora_core import overlay
 from lora_core.commands import Commands
-from lora_core.desk_store import DONE, FAILED, STOPPED, Store, sentence, write_text
+from lora_core.desk_store import DONE, FAILED, STOPPED, Store, sentence
 from lora_core.errors import Interrupted, LoomError
 from lora_core.events import Event, Finished, Note, Saved
 from lora_core.remote import Child, Running, Worker
 from lora_core.run import RUNNERS, kind_of, run, translate
+from lora_core.whole_files import write_text
 
 LOG_BYTES = 64_000
 OLD_LOG_BYTES = 4_000_000

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import re
 import shutil
 import time
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from lora_core.errors import ConfigError, FileError, LoomError
 from lora_core.events import Event, Loss, Progress, event_from_json, event_to_json
+from lora_core.whole_files import write_text
 from lora_core.wire import job_from_wire, job_to_wire, plain
 
 QUEUED, RUNNING, PAUSED = "queued", "running", "paused"
@@ -131,13 +131,6 @@ def read_rows(path: Path) -> list[Row]:
                 if not rows or number > rows[-1][0]:
                     rows.append((number, event_from_json(values)))
     return rows
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
 
 
 class Store:

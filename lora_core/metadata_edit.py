@@ -26,6 +26,7 @@ from lora_core.tensor_header import Header, build_header
 from lora_core.tensor_writer import CHUNK, data_hash, sentence_of
 from lora_core.tensors import read_header
 from lora_core.tool_files import check_inputs, check_output
+from lora_core.whole_files import write_text
 
 COVER_SIDE = 512
 FIELDS = {
@@ -150,7 +151,7 @@ def write_sidecar(path: Path, metadata: Mapping[str, str], weight: float) -> Pat
     if weight:
         values["preferred weight"] = weight
     try:
-        sidecar.write_text(json.dumps(values, indent=4, ensure_ascii=False), "utf-8")
+        write_text(sidecar, json.dumps(values, indent=4, ensure_ascii=False))
     except OSError as error:
         raise sentence_of(error, sidecar) from None
     return sidecar

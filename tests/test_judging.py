@@ -14,6 +14,7 @@ from lora_core.engine import judging, verdict
 from lora_core.engine.course import Course
 from lora_core.engine.judging import Judge, best_save, subject_prompts
 from lora_core.engine.setup import prepare
+from lora_core.errors import DiskFull
 from lora_core.events import Finished, Note
 from lora_core.recommend import CellScore
 from lora_core.run import run
@@ -146,6 +147,17 @@ def test_a_failure_to_recommend_costs_nothing(tmp_path, pictures, monkeypatch):
     events = judged_run(tmp_path, pictures, monkeypatch, [0.1, 0.5], steps=2, judge_saves=True)
     assert any(isinstance(e, Note) and "No strength is recommended: CUDA out" in e.text for e in events)
     assert isinstance(events[-1], Finished) and Path(events[-1].outputs[0]).is_file()
+
+
+def test_a_best_save_that_cannot_be_written_leaves_the_last_one(tmp_path, pictures, monkeypatch, strength):
+    def full(source, output, header, metadata):
+        raise DiskFull("The disk is full.")
+
+    monkeypatch.setattr(verdict, "rewrite", full)
+    end = (events := judged_run(tmp_path, pictures, monkeypatch, [0.9, 0.1], steps=2, judge_saves=True))[-1]
+    assert any(isinstance(e, Note) and "The disk is full." in e.text for e in events)
+    assert read_header(Path(end.outputs[0])).metadata["ss_steps"] == "2" and end.report["recommended"] == {}
+    assert not strength.seen and not (tmp_path / "tiny-000002.safetensors").exists()
 
 
 def test_no_strength_is_looked_for_on_another_base(tmp_path, pictures, monkeypatch, strength):

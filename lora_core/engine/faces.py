@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lora_core.augment import Face, face_of
+from lora_core.whole_files import write_text
 
 DETECTOR = "haarcascade_frontalface_alt2.xml"
 LONGEST = 1024
@@ -55,13 +57,8 @@ class Faces:
         """Write what is new; a folder that cannot be written costs only time."""
         if not self._path or not self._fresh:
             return
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"detector": self.version, "faces": self._known}), "utf-8")
-            os.replace(temporary, self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            write_text(self._path, json.dumps({"detector": self.version, "faces": self._known}))
 
 
 def detector() -> tuple[Any, str]:

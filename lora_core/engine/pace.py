@@ -18,6 +18,7 @@ from lora_core.errors import ConfigError
 from lora_core.events import Event, Note, Stage
 from lora_core.forecast import spoken
 from lora_core.settings import replace_by_name
+from lora_core.whole_files import write_text
 
 if TYPE_CHECKING:
     from lora_core.engine.setup import Run
@@ -57,8 +58,7 @@ def within_budget(run: Run, began: float) -> Generator[Event, None, Run]:
             "Give more time, or choose a smaller size or batch."
         )
     yield told(run, steps, seconds)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"mark": run.mark, "steps": steps, "seconds_per_step": seconds}), encoding="utf-8")
+    write_text(path, json.dumps({"mark": run.mark, "steps": steps, "seconds_per_step": seconds}))
     return shortened(run, steps)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from lora_core.errors import FileError
 from lora_core.focus import Profile
 from lora_core.picture_traits import Traits, traits
 from lora_core.pictures import content_hash, decode, read_bytes
+from lora_core.whole_files import write_text
 
 Row = tuple[int, int, int, str, str, tuple[float, ...], str]
 
@@ -63,13 +64,8 @@ class PictureIndex:
         """Write what is new; a folder that cannot be written costs only time."""
         if not self._path or not self._fresh:
             return
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self._known), "utf-8")
-            os.replace(temporary, self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            write_text(self._path, json.dumps(self._known))
 
 
 def checked(row: Any) -> Row:

@@ -21,6 +21,7 @@ from lora_core.jobs.train import TrainJob
 from lora_core.lora_metadata import TrainingFacts, training_metadata
 from lora_core.tensors import file_hashes
 from lora_core.thumbnails import data_uri
+from lora_core.whole_files import write_text
 
 if TYPE_CHECKING:
     from lora_core.engine.setup import Run
@@ -149,6 +150,5 @@ def known_hashes(path: str, folder: Path) -> tuple[str, str]:
         return entries[0][3], entries[0][4]
     found = file_hashes(path)
     with contextlib.suppress(OSError):  # a full disk costs the time of reading again, no more
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps([*known, [*mark, *found]]), encoding="utf-8")
+        write_text(kept, json.dumps([*known, [*mark, *found]]))
     return found

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ from lora_core.events import Event, Note, Saved
 from lora_core.keys import lora_targets
 from lora_core.lora_file import write_kohya_tensors
 from lora_core.tensors import read_header
+from lora_core.whole_files import write_text
 
 if TYPE_CHECKING:
     from lora_core.engine.setup import Run
@@ -159,13 +158,8 @@ def report(run: Run, course: Course) -> dict[str, Any]:
 def write_report(run: Run, figures: dict[str, Any]) -> Iterator[Event]:
     """The report as JSON in the working folder, replaced at once; a failure is said, for the LoRA is saved already."""
     path = run.folder / "report.json"
-    temporary = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(figures, indent=1))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or error
         yield Note(f"The LoRA is saved; its report {path.name} could not be written: {reason}.", "warning")

@@ -32,9 +32,10 @@ def recommended(
     `end`: what the training would have ended with. Nothing here loses the LoRA: a failure is said.
     """
     path = Path(end.outputs[0])
-    known: dict[str, Any] = {"step": best.step, "likeness": best.likeness, "held_out": best.held_out}
+    known: dict[str, Any] = {}
     try:
         yield from best_in_place(job, best, end)
+        known |= {"step": best.step, "likeness": best.likeness, "held_out": best.held_out}
         strength = yield from strength_of(job, path, prompts, commands)
         if strength is not None:
             known["strength"] = strength
@@ -51,8 +52,6 @@ def best_in_place(job: TrainJob, best: CellScore, end: Finished) -> Iterator[Eve
     """The finished LoRA becomes the best save; what was there, the last one, keeps a name with its step."""
     path = Path(end.outputs[0])
     source, last = Path(best.file), path.with_name(f"{job.name}-{end.report['steps']:06d}.safetensors")
-    if source != path:
-        os.replace(path, last)
     header = read_header(source)
     told = {LIKENESS: best.likeness, HELD_OUT: best.held_out}
     metadata = {**header.metadata, **{key: f"{value:.4f}" for key, value in told.items() if value is not None}}
@@ -61,10 +60,17 @@ def best_in_place(job: TrainJob, best: CellScore, end: Finished) -> Iterator[Eve
     for key in ("ss_output_name", "modelspec.title"):
         if metadata.get(key) == source.stem:
             metadata[key] = path.stem
-    rewrite(source, path, header, metadata)
-    if source != path:
-        embedding_in_place(path.parent / "embeddings", job.captions.trigger.strip(), best.step, end.report["steps"])
-        yield Note(f"{path.name} is the save of step {best.step}, the best one; the last one is {last.name}.")
+    if source == path:
+        rewrite(source, path, header, metadata)
+        return
+    os.replace(path, last)
+    try:
+        rewrite(source, path, header, metadata)
+    except BaseException:
+        os.replace(last, path)
+        raise
+    embedding_in_place(path.parent / "embeddings", job.captions.trigger.strip(), best.step, end.report["steps"])
+    yield Note(f"{path.name} is the save of step {best.step}, the best one; the last one is {last.name}.")
 
 
 def embedding_in_place(folder: Path, word: str, best: int, last: int) -> None:
