@@ -10,12 +10,14 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lora_core.commands import Commands
 from lora_core.engine import warm
 from lora_core.engine.generate import batch_of, generate, prepared_models, request_of
 from lora_core.engine.hires import posterior_noise, resized, second_pass, target
 from lora_core.engine.models import Models, load_models
+from lora_core.engine.prompt_encoding import EncodedTexts
 from lora_core.engine.sampling import SampleRequest, sample
 from lora_core.engine.tiles import in_tiles, starts
 from lora_core.engine.vae import NAN_NOTE, decode, decode_tensor, encode
@@ -235,6 +237,57 @@ def test_the_models_stay_for_the_next_job_that_wants_the_same(tmp_path: Path) ->
     other = prepared_models(job(tmp_path, base=str(tiny.checkpoint("sd15", seed=1))), ())
     assert other is not first
     assert prepared_models(job(tmp_path), ()) is not first
+
+
+@pytest.mark.parametrize("arithmetic", ["a1111", "comfyui"])
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_a_prompt_is_encoded_once_for_all_jobs_of_a_model(tmp_path: Path, kind: str, arithmetic: str) -> None:
+    def work(**values: object) -> GenerateJob:
+        return job(tmp_path, **{"base": str(tiny.checkpoint(kind)), "steps": 1, "arithmetic": arithmetic, **values})
+
+    def read() -> int:
+        calls.clear()
+        drawn(work())
+        return len(calls)
+
+    calls: list[int] = []
+    fresh = drawn(work(clip_skip=2, prompt="a (cat:1.3)", negative_prompt="a dog"))
+    warm.drop_caches()
+    for encoder in prepared_models(work(), ()).text_encoders:
+        encoder.register_forward_hook(lambda *_: calls.append(1))
+    first = drawn(work())
+    assert calls
+    assert read() == 0
+    assert np.array_equal(drawn(work()), first)
+    other = drawn(work(clip_skip=2, prompt="a (cat:1.3)", negative_prompt="a dog"))
+    assert np.array_equal(other, fresh)
+    assert not np.array_equal(other, first)
+
+
+def test_an_embedding_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    def work() -> GenerateJob:
+        return job(tmp_path, prompt="embedding:style", arithmetic="comfyui", embedding_dirs=(str(tmp_path),))
+
+    def write(seed: int) -> None:
+        vectors = torch.randn(1, width, generator=torch.Generator().manual_seed(seed))
+        save_file({"emb_params": vectors * 9}, tmp_path / "style.safetensors")
+
+    width = prepared_models(work(), ()).architecture.text_encoders[0].width
+    write(1)
+    first = drawn(work())
+    assert np.array_equal(drawn(work()), first)
+    write(2)
+    assert not np.array_equal(drawn(work()), first)
+
+
+def test_only_the_last_texts_are_kept() -> None:
+    kept, made = EncodedTexts(most=2), []
+
+    def ask(key: str) -> float:
+        return float(kept.get(key, lambda: made.append(key) or (torch.tensor(float(ord(key))), None))[0])
+
+    assert [ask(key) for key in "abacab"] == [97.0, 98.0, 97.0, 99.0, 97.0, 98.0]
+    assert made == ["a", "b", "c", "b"]
 
 
 def test_stop_ends_before_the_next_evaluation(loaded: Models) -> None:

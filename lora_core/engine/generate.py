@@ -14,6 +14,7 @@ from lora_core.engine.hires import second_pass
 from lora_core.engine.lora_uses import NamedLora, merge_loras, named_loras
 from lora_core.engine.models import Models, load_models
 from lora_core.engine.origin import origin_of
+from lora_core.engine.prompt_encoding import EncodedTexts
 from lora_core.engine.sampling import SampleRequest, decode, sample
 from lora_core.engine.series import Series, job_notes
 from lora_core.engine.warm import state, warm_models
@@ -65,6 +66,7 @@ def prepared_models(job: GenerateJob, named: tuple[NamedLora, ...]) -> Models:
         if not models.text_encoders:
             raise ConfigError(f"{Path(job.base).name} holds no text encoder: choose a complete checkpoint.")
         merge_loras(models, named, job.arithmetic)
+        models.texts = tuple(EncodedTexts() for _ in models.text_encoders)
         return models
 
     loras = tuple((lora, state(lora.path)) for lora in named)

@@ -17,6 +17,7 @@ from torch import nn
 
 from lora_core.architecture import architecture_of, detect_vae, refuse_untrainable
 from lora_core.engine.configs import text_config, unet_config, vae_config
+from lora_core.engine.prompt_encoding import EncodedTexts
 from lora_core.errors import EngineMissing, KeyMismatch
 from lora_core.keys import TensorKey, checkpoint_tensors, vae_tensors
 from lora_core.shapes import TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE, Architecture, TextEncoderShape
@@ -32,6 +33,7 @@ class Models:
     """The loaded components of one base model. `notes`: sentences for the person, which a job says once.
 
     `one_at_a_time`: the device on which only the component at work is, while the others wait in main memory.
+    `texts`: what each text encoder gave before, empty where something may still change the encoders.
     """
 
     architecture: Architecture
@@ -40,6 +42,7 @@ class Models:
     vae: Any
     notes: list[str] = field(default_factory=list)
     one_at_a_time: torch.device | None = None
+    texts: tuple[EncodedTexts, ...] = ()
 
     def component(self, name: str) -> nn.Module | None:
         """ "unet", "text_encoder", "text_encoder_2" or "vae"; None when it is not loaded."""

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from lora_core.errors import KeyMismatch
 from lora_core.prompt_chunks import EMPTY, EOS, Chunk
 
+Encoded: TypeAlias = tuple[torch.Tensor, torch.Tensor | None]
+
 
 @dataclass(frozen=True)
 class Reading:
     """How one encoder is read: hidden state number `layer` from the end, through the final norm or not.
 
-    `zero_padded`: OpenCLIP's encoders see 0 behind EOS. `vectors`: embeddings [n, d] by name.
+    `zero_padded`: OpenCLIP's encoders see 0 behind EOS. `vectors`: embeddings [n, d] by name. `kept`: what this encoder
+    gave before, where nothing trains it or swaps its LoRAs.
     """
 
     layer: int
     norm: bool
     zero_padded: bool
     vectors: Mapping[str, torch.Tensor]
+    kept: EncodedTexts | None = None
+
+
+class EncodedTexts:
+    """The last results of a text encoder that does not change, by what it read."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._found: dict[Hashable, Encoded] = {}
+
+    def get(self, key: Hashable, encode: Callable[[], Encoded]) -> Encoded:
+        """The result under `key`; made by `encode` when it is not there. The one not asked for longest goes first."""
+        found = self._found.pop(key, None) or encode()
+        self._found[key] = found
+        while len(self._found) > self._most:
+            del self._found[next(iter(self._found))]
+        return found
 
 
 def weighted_a1111(
@@ -66,8 +86,15 @@ def weighted_comfyui(
     return z.flatten(0, 1)[None], None if pooled is None else pooled[:1]  # [chunks, 77, d] -> [1, chunks * 77, d]
 
 
-def encode_chunks(encoder: Any, chunks: Sequence[Chunk], reading: Reading) -> tuple[torch.Tensor, torch.Tensor | None]:
+def encode_chunks(encoder: Any, chunks: Sequence[Chunk], reading: Reading) -> Encoded:
     """Hidden states [n, 77, d] and projected text [n, p] (None for an encoder without projection), float32."""
+    if reading.kept is None or any(chunk.vectors for chunk in chunks):
+        return _encode(encoder, chunks, reading)
+    read = (reading.layer, reading.norm, reading.zero_padded, *(chunk.tokens for chunk in chunks))
+    return reading.kept.get(read, lambda: _encode(encoder, chunks, reading))
+
+
+def _encode(encoder: Any, chunks: Sequence[Chunk], reading: Reading) -> Encoded:
     ids = torch.tensor([chunk.tokens for chunk in chunks])
     if reading.zero_padded:
         behind = (ids == EOS).cumsum(1) - (ids == EOS).int() > 0

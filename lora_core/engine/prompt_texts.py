@@ -100,7 +100,8 @@ def _comfyui_layer(models: Models, options: Options) -> tuple[int, bool]:
 
 def _reading(models: Models, encoder: int, layer: tuple[int, bool], vectors: Vectors) -> Reading:
     own = {name: rows[encoder] for name, rows in vectors.items()}
-    return Reading(*layer, zero_padded=_is_openclip(models, encoder), vectors=own)
+    kept = models.texts[encoder] if models.texts else None
+    return Reading(*layer, zero_padded=_is_openclip(models, encoder), vectors=own, kept=kept)
 
 
 class _Finder:
