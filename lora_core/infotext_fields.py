@@ -118,6 +118,8 @@ def values_of(job: GenerateJob, drawn: Drawn) -> dict[str, object]:
         "Variation seed": drawn.subseed if random.subseed_strength else None,
         "Variation seed strength": float(random.subseed_strength) or None,
         **known,
+        "Pad conds": job.pad_prompts == "empty" or None,
+        "Pad conds v0": job.pad_prompts == "last" or None,
         **(_hires(job) if type(job) is GenerateJob else {}),
         "Batch size": job.batch_size if together else None,
         "Batch pos": drawn.position if together else None,

@@ -13,7 +13,7 @@ from lora_core.infotext import Infotext, read_hashes, read_infotext
 from lora_core.infotext_fields import GENERATE, IMG2IMG, INPAINT, SOFT, Field
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob
 from lora_core.lora_tags import split_lora_tags, without_other_tags
-from lora_core.recipe_notes import left_over
+from lora_core.recipe_notes import left_over, version_of
 from lora_core.recipe_values import Recipe, Wanted
 from lora_core.settings import replace_by_name
 
@@ -64,6 +64,7 @@ def recipe_a1111(text: str, source: str = "") -> Recipe:
         raise FileError("The text holds no parameters: a line such as Steps: 20, Sampler: ..., Seed: ... is missing.")
     reading = Reading(info)
     wanted = _wanted(reading)
+    _padding(reading)
     _sampler(reading)
     _numbers(reading)
     _hires(reading)
@@ -111,6 +112,16 @@ def _take_field(reading: Reading, field: Field) -> None:
         reading.unmapped.append(f'"{field.key}: {text}" is not known here and was left out.')
     else:
         reading.settings[field.setting] = token
+
+
+def _padding(reading: Reading) -> None:
+    """Before 1.6 A1111's DDIM padded prompts without a word."""
+    plain, old = reading.take("Pad conds"), reading.take("Pad conds v0")
+    version = version_of(reading.version)
+    if old == "True" or (version and version < (1, 6) and reading.values.get("Sampler") in ("DDIM", "PLMS")):
+        reading.settings["pad_prompts"] = "last"
+    elif plain == "True":
+        reading.settings["pad_prompts"] = "empty"
 
 
 def _sampler(reading: Reading) -> None:

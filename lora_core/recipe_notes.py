@@ -42,9 +42,7 @@ KNOWN = {
     "FP8 weight": "The weights were kept in 8 bits; here they are not, and the picture differs a little.",
     "Downcast alphas_cumprod": "The noise schedule was rounded to half precision; the picture differs a little.",
     "Old prompt editing timelines": "Prompt editing counted steps in the old way; [from:to:when] may switch elsewhere.",
-    "Pad conds": "Prompt and negative prompt were padded to one length, which is not done here.",
     "Discard penultimate sigma": "A1111 left out the last step but one of every schedule, which is not done here.",
-    "Pad conds v0": "The longer of the two prompts was cut to the shorter, which is not done here.",
     "Hypernet": "The hypernetwork {value} is not applied here.",
     "Hypernet strength": "",
     "Eta DDIM": "DDIM added noise (eta {value}); here it adds none.",
@@ -61,12 +59,13 @@ def left_over(values: Mapping[str, str], version: str) -> list[str]:
         elif key not in SILENT:
             others.setdefault(key.split()[0], []).append(f"{key}: {value}")
     found += [f"Not repeated here: {'; '.join(texts)}." for texts in others.values()]
-    number = _version(version)
+    number = version_of(version)
     if number and number < (1, 8) and "Downcast alphas_cumprod" not in values:
         found.append("A1111 before 1.8 rounded its noise schedule to half precision; the picture can differ a little.")
     return found
 
 
-def _version(text: str) -> tuple[int, int] | None:
+def version_of(text: str) -> tuple[int, int] | None:
+    """A1111's version; None for another program's and for a fork's own numbers."""
     match = re.match(r"v?(\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else None

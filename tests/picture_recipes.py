@@ -74,6 +74,8 @@ def a1111_recipes() -> list[Recipe]:
         *recipes(),
         Recipe("uniform", {"sampler": "dpmpp_2m", "scheduler": "uniform"}),
         Recipe("editing", {"prompt": "a [cat:red dog:0.5] AND a tree:0.6", "sampler": "dpmpp_sde"}),
+        Recipe("padded", {"prompt": LONG, "pad_prompts": "empty", "sampler": "dpmpp_2m"}),
+        Recipe("padded-v0", {"prompt": LONG, "pad_prompts": "last"}),
         Recipe("no-norm", {"emphasis": "no norm", "sampler": "euler"}),
         Recipe("nv", {"sampler": "euler_ancestral"}, Randomness(noise_source="nv")),
         Recipe("ensd", {"sampler": "dpm2_ancestral"}, Randomness(eta_noise_seed_delta=31337)),
@@ -116,6 +118,7 @@ def a1111_fields(job: GenerateJob) -> dict[str, Any]:
         "override_settings": {
             "randn_source": random.noise_source.upper(), "CLIP_stop_at_last_layers": job.clip_skip,
             "eta_noise_seed_delta": random.eta_noise_seed_delta, "emphasis": host_names.EMPHASIS[job.emphasis],
+            "pad_cond_uncond": job.pad_prompts == "empty", "pad_cond_uncond_v0": job.pad_prompts == "last",
             "show_progress_type": "Approx cheap", "return_grid": False,
         },
     }  # fmt: skip

@@ -42,7 +42,7 @@ def value_of(setting) -> st.SearchStrategy:
 
 @st.composite
 def jobs(draw, cls):
-    chosen = [s for s in describe(cls) if s.name not in NOT_IN_A_PICTURE and "prompt" not in s.name]
+    chosen = [s for s in describe(cls) if s.name not in NOT_IN_A_PICTURE and s.name not in ("prompt", "negative_prompt")]
     values = {s.name: draw(value_of(s)) for s in chosen if draw(st.booleans())}
     job = replace_by_name(cls(), {**values, "prompt": draw(prompts()), "negative_prompt": draw(prompts())})
     job = replace(job, base="name of a model.v2", vae=draw(st.sampled_from(["", "a b.safetensors"])))
@@ -145,7 +145,6 @@ def test_samplers_and_schedules(values: str, sampler: str, scheduler: str) -> No
         ("Sampler: Euler, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+", "upscaler R-ESRGAN 4x+"),
         ('Sampler: Euler, ADetailer model: f, ADetailer prompt: "a, b"', "ADetailer model: f; ADetailer prompt: a, b"),
         ("Sampler: Euler, Hires upscale: 2, Hires prompt: dog", "prompt of its own, which is left out: dog"),
-        ("Sampler: Euler, Pad conds: True", "padded to one length"),
         ("Sampler: Euler, Discard penultimate sigma: True", "last step but one"),
         ("Sampler: Euler, Hypernet: h, Hypernet strength: 0.5", "hypernetwork h"),
     ],
@@ -154,6 +153,24 @@ def test_what_cannot_be_repeated_is_said(values: str, sentence: str) -> None:
     found = parse(values)
     assert len(found.unmapped) == 1 and sentence in found.unmapped[0]
     assert found.job.sampler == "euler"
+
+
+@pytest.mark.parametrize(
+    ("values", "padding"),
+    [
+        ("Sampler: Euler, Pad conds: True", "empty"),
+        ("Sampler: Euler, Pad conds: True, Pad conds v0: True", "last"),
+        ("Sampler: DDIM, Version: v1.5.2", "last"),
+        ("Sampler: Euler, Version: v1.5.2", "none"),
+        ("Sampler: DDIM, Version: v1.6.1", "none"),
+        ("Sampler: DDIM, Version: f0.0.17v1.8.0rc", "none"),
+        ("Sampler: DDIM, Pad conds: False", "none"),
+    ],
+)
+def test_padded_prompts(values: str, padding: str) -> None:
+    recipe = recipe_a1111(f"a cat\nSteps: 20, {values}, Seed: 1, Size: 64x64, RNG: CPU")
+    assert recipe.job.pad_prompts == padding
+    assert not any("Pad conds" in text for text in recipe.unmapped)
 
 
 def test_tags_that_will_not_run_are_said() -> None:

@@ -91,6 +91,7 @@ def request_of(job: GenerateJob, prompt: str, denoise: float = 1.0) -> SampleReq
         zero_terminal_snr=None if job.zero_terminal_snr == "auto" else job.zero_terminal_snr == "on",
         arithmetic=job.arithmetic,
         emphasis=job.emphasis,
+        padding=job.pad_prompts,
         subseed_strength=r.subseed_strength,
         noise_source=r.noise_source,
         seed_delta=r.eta_noise_seed_delta,

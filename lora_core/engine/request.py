@@ -37,6 +37,7 @@ class SampleRequest:
     zero_terminal_snr: bool | None = None
     arithmetic: str = "comfyui"
     emphasis: str = "original"
+    padding: str = "none"
     embeddings: Mapping[str, Embedding] = field(default_factory=lambda: MappingProxyType({}))
     subseeds: tuple[int, ...] = ()
     subseed_strength: float = 0.0

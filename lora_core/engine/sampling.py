@@ -106,6 +106,7 @@ def _guidance(models: Models, request: SampleRequest, prompts: Sequence[str]) ->
         arithmetic=request.arithmetic,
         clip_skip=request.clip_skip,
         emphasis=request.emphasis,
+        padding=request.padding,
         steps=request.steps,
         second_order=sampler_rules.second_order(request.arithmetic, request.sampler),
         hires_steps=request.hires_steps,

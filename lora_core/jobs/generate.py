@@ -15,6 +15,7 @@ ARITHMETICS = ("a1111", "comfyui")
 SCHEDULERS = ("automatic", "normal", "uniform", "karras", "exponential", "simple", "ddim_uniform", "sgm_uniform")
 NOISE_SOURCES = ("cpu", "gpu", "nv")
 EMPHASES = ("original", "no norm", "ignore", "none")
+PADDINGS = ("none", "empty", "last")
 RESIZE_MODES = ("just resize", "crop and resize", "resize and fill", "just resize (latent upscale)")
 MASKED_CONTENTS = ("fill", "original", "latent noise", "latent nothing", "grey")
 INPAINT_AREAS = ("whole picture", "only masked")
@@ -111,6 +112,14 @@ class GenerateJob:
         choices=ARITHMETICS,
     )
     emphasis: str = setting("original", "Emphasis", "How A1111 weighs (words:1.2).", choices=EMPHASES, advanced=True)
+    pad_prompts: str = setting(
+        "none",
+        "Pad prompts",
+        "A1111's options that bring prompt and negative prompt to one length. empty: the shorter is filled with an "
+        "empty prompt. last: with its last token, and a longer negative prompt is cut (v0, DDIM before 1.6).",
+        choices=PADDINGS,
+        advanced=True,
+    )
     cfg_rescale: float = setting(0.0, "CFG rescale", "Lin et al. 2023; 0 = off.", min=0, max=1, advanced=True)
     prediction: str = setting(
         "auto", "Prediction type", "auto: read from the base.", choices=("auto", "epsilon", "v"), advanced=True
