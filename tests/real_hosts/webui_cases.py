@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,61 @@ def test_a_killed_server_leaves_no_child_and_the_next_start_offers_the_training(
     finally:
         again.process.kill()
         again.process.wait()
+
+
+@pytest.fixture
+def card(installed: Installed) -> Iterator[Path]:
+    """What a pretended graphics card has seen so far, a line each; the next server that starts has one."""
+    extension = installed.data / "extensions" / "pretended-card"
+    (extension / "scripts").mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "probes" / "pretended_card.py", extension / "scripts")
+    yield installed.data / "card.txt"
+    shutil.rmtree(extension)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX signal")
+def test_the_hosts_model_makes_room_and_comes_back_however_a_job_ends(installed: Installed, card: Path):
+    """After success, stop and crash, and for a picture in the middle. Forge itself loads it for the next picture."""
+    server = installed.start()
+    try:
+        server.host.ask("options", {"lora_loom_memory_plan": "always", "lora_loom_while_drawing": "auto"})
+        before = server.picture(prompt="a photo")
+        assert not card.exists()
+        server.done("/train", training(installed, name="room"))
+        came_back(server, installed, card, before, 1)
+
+        id = server.loom("/train", training(installed, name="room2", length={"steps": 100_000}))["id"]
+        server.until(id, lambda shown: len(shown["losses"]) > 3)
+        assert card.read_text().split()[-1] == "away"
+        assert np.array_equal(server.picture(prompt="a photo"), before), "drawn while the training pauses"
+        assert card.read_text().split().count("back") == 2
+        reached = server.loom(f"/jobs/{id}")["losses"][-1][0]
+        assert server.until(id, lambda shown: shown["losses"][-1][0] > reached + 3)["state"] == "running"
+        assert card.read_text().split().count("away") == 3, "it left again for the training that goes on"
+        server.loom(f"/jobs/{id}/stop", {})
+        assert server.until(id, lambda shown: shown["over"])["state"] == "stopped"
+        came_back(server, installed, card, before, 3)
+
+        id = server.loom("/train", training(installed, name="room3", length={"steps": 100_000}))["id"]
+        server.until(id, lambda shown: len(shown["losses"]) > 3)
+        for worker in children(server.process.pid):
+            os.kill(worker, signal.SIGKILL)
+        shown = server.until(id, lambda shown: shown["over"])
+        assert shown["state"] not in ("done", "stopped") and shown["error"]
+        came_back(server, installed, card, before, 4)
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def came_back(server: Server, installed: Installed, card: Path, before: np.ndarray, times: int) -> None:
+    """The model has left and come back so often, and draws what it drew."""
+    end = time.monotonic() + 60
+    while installed.name != "Forge" and card.read_text().split()[-1] != "back":
+        assert time.monotonic() < end, "the host's model did not come back"
+        time.sleep(0.2)
+    assert np.array_equal(server.picture(prompt="a photo"), before)
+    assert card.read_text().split() == ["away", "back"] * times
 
 
 def test_the_hosts_packages_are_as_they_were(installed: Installed):
