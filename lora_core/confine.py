@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_core.errors import ConfigError
+from lora_core.jobs.choose import KeepJob
 from lora_core.jobs.files import MetadataJob
 from lora_core.settings import describe
 
@@ -57,7 +58,7 @@ def spelling_fault(path: str) -> str:
         return "cannot be the name of a file on this system"
     if any(ord(c) < 32 for c in path):
         return "holds control characters"
-    if path.startswith(("\\\\", "//")):
+    if path.replace("/", "\\").startswith("\\\\"):
         return "names a network share or a device"
     parts = [part for part in re.split(r"[\\/]", path) if part]
     if ".." in (part.strip(" ") for part in parts):
@@ -135,6 +136,8 @@ def path_fields(job: Any) -> Iterator[PathField]:
             yield PathField(s.path, value, written)
         elif isinstance(value, tuple) and s.name in PATH_LISTS:
             yield from (listed((*s.path, i), item) for i, item in enumerate(value) if item)
+        elif isinstance(job, KeepJob) and s.name == "remove":
+            yield from (PathField((*s.path, i), item, True) for i, item in enumerate(value))
     yield from nested_fields(job, ())
 
 
@@ -145,8 +148,8 @@ def listed(way: tuple[str | int, ...], line: str) -> PathField:
 
 
 def replaced_in_place(job: Any) -> str:
-    """The field whose file a job replaces when it names no other output; "" when there is none."""
-    return "lora" if isinstance(job, MetadataJob) and not job.output else ""
+    """The field whose file a job replaces; "" when there is none."""
+    return "lora" if isinstance(job, KeepJob) or (isinstance(job, MetadataJob) and not job.output) else ""
 
 
 def nested_fields(value: Any, way: tuple[str | int, ...]) -> Iterator[PathField]:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_core.confine import below, confine_job, confined, path_fields, windows_fault, with_links
+from lora_core.confine import below, confine_job, confined, path_fields, spelling_fault, windows_fault, with_links
 from lora_core.errors import ConfigError
-from lora_core.jobs import ChooseJob, GenerateJob, InpaintJob, LoraUse, Subset, TrainJob
+from lora_core.jobs import ChooseJob, GenerateJob, InpaintJob, KeepJob, LoraUse, Subset, TrainJob
 from lora_core.jobs.files import InspectJob, MetadataJob
 from lora_core.jobs.tools import MergeJob
 from lora_core.run import RUNNERS
@@ -60,6 +60,8 @@ OUTSIDE = [
     "/",
     "//server/share/x",
     "\\\\server\\share\\x",
+    "/\\server\\share\\x",
+    "\\/server/share/x",
     "\\\\?\\C:\\x",
     "\\\\.\\PhysicalDrive0",
     "C:x",
@@ -77,6 +79,12 @@ OUTSIDE = [
 def test_paths_that_lead_elsewhere_are_refused(roots, tmp_path, path):
     with pytest.raises(ConfigError, match="path"):
         confined(path.replace("{tmp}", str(tmp_path)), roots)
+
+
+@pytest.mark.parametrize("path", ["//a/b/x", "\\\\a\\b\\x", "/\\a\\b\\x", "\\/a/b/x", "/\\?\\C:\\x"])
+def test_a_network_share_is_told_by_its_spelling_in_every_mixture_of_slashes(path):
+    assert "network" in spelling_fault(path)
+    assert not spelling_fault("/a\\b") and not spelling_fault("\\a/b")
 
 
 def test_no_roots_allow_nothing():
@@ -140,6 +148,7 @@ def test_a_shared_workflow_cannot_write_into_folders_that_are_only_read(roots):
     assert [text.partition(":")[0] for text in fault.value.problems] == ["base", "output_dir"]
 
 
+KEPT = ["remove.1", "remove.2", "remove.3"]
 CASES = [
     (MergeJob((LoraUse("a.safetensors"), LoraUse("/etc/x")), output="/etc/y"), ["output", "loras.1.path"]),
     (GenerateJob(loras=(LoraUse("../x"),), lora_dirs=("/etc",), vae="/x"), ["lora_dirs.0", "vae", "loras.0.path"]),
@@ -147,6 +156,7 @@ CASES = [
     (ChooseJob(loras=("a", "/etc/b"), name="../../x"), ["loras.1", "name"]),
     (InspectJob("a.safetensors", picture="/etc/heat.png"), ["picture"]),
     (MetadataJob("/etc/a.safetensors", output="/etc/b"), ["lora", "output"]),
+    (KeepJob("/etc/a", remove=("a", "/etc/b", "//server/x", ""), away="/etc"), ["away", "lora", *KEPT]),
     (TrainJob(name="a/b"), ["name"]),
     (TrainJob(name=".."), ["name"]),
 ]
@@ -164,6 +174,41 @@ def test_metadata_without_an_output_replaces_the_file_so_it_must_be_writable(roo
     assert confine_job(MetadataJob("a.safetensors", output="b.safetensors"), read, write).lora.startswith(str(read[0]))
     with pytest.raises(ConfigError, match="lora"):
         confine_job(MetadataJob(str(read[0] / "a.safetensors")), read, write)
+
+
+def test_keeping_a_save_changes_files_so_they_must_be_writable(roots):
+    read, write = roots[:1], roots[1:]
+    for name in ("a.safetensors", "b.safetensors"):
+        (write[0] / name).touch()
+    found = confine_job(KeepJob("a.safetensors", remove=("b.safetensors",), away="put"), read, write)
+    assert (found.lora, found.remove, found.away) == (
+        str(write[0] / "a.safetensors"), (str(write[0] / "b.safetensors"),), str(write[0] / "put"),
+    )  # fmt: skip
+    for job in (KeepJob(str(read[0] / "a")), KeepJob("a.safetensors", remove=(str(read[0] / "b"),))):
+        with pytest.raises(ConfigError, match="outside"):
+            confine_job(job, read, write)
+
+
+NO_PATHS = {
+    *("train.optimizer_args", "train.schedule_args", "train.preview_prompts"),
+    *("choose.prompts", "choose.neutral_prompts", "merge.blocks", "merge-checkpoint.blocks"),
+    *("metadata.assign", "metadata.remove"),
+}
+
+
+def test_every_list_of_texts_is_confined_or_known_to_hold_no_paths():
+    seen = set()
+    for kind, runner in RUNNERS.items():
+        if not runner.job.__module__.startswith("lora_core."):
+            continue
+        for s in describe(runner.job):
+            if s.type == tuple[str, ...]:
+                job = replace_by_name(runner.job(), {s.name: ("one/where", "other/where")})
+                confined_ones = [place.value for place in path_fields(job) if place.way[:-1] == s.path]
+                expected = [] if f"{kind}.{s.name}" in NO_PATHS else ["one/where", "other/where"]
+                assert confined_ones == expected, f"{kind}.{s.name}"
+                seen.add(f"{kind}.{s.name}")
+    assert seen >= NO_PATHS
 
 
 def test_no_setting_that_looks_like_a_path_is_forgotten():

@@ -53,12 +53,15 @@ def client(host):
 
 @pytest.fixture
 def lora(host):
+    return small_lora(host.lora_folders()[0] / "one.safetensors")
+
+
+def small_lora(path, **metadata):
     import torch
 
-    path = host.lora_folders()[0] / "one.safetensors"
     key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
     factors = {f"{key}.lora_down.weight": torch.ones(2, 320), f"{key}.lora_up.weight": torch.ones(320, 2)}
-    write_tensors(path, {**factors, f"{key}.alpha": torch.tensor(2.0)}, {"ss_output_name": "one"})
+    write_tensors(path, {**factors, f"{key}.alpha": torch.tensor(2.0)}, {"ss_output_name": path.stem, **metadata})
     return path
 
 
@@ -94,6 +97,20 @@ def test_a_merge_from_submission_to_download(client, host, lora):
     assert client.get(f"{V1}/jobs/{id}").status_code == 404
 
 
+def test_one_save_is_kept_and_only_saves_in_the_hosts_folders_are_removed(client, host, tmp_path):
+    folder = host.lora_folders()[0]
+    for path in (folder / "cat.safetensors", folder / "cat-000100.safetensors", tmp_path / "backup.safetensors"):
+        small_lora(path, ss_session_id="77")
+    outside = client.post(
+        f"{V1}/keep", json={"lora": "cat.safetensors", "remove": [str(tmp_path / "backup.safetensors")]}
+    )
+    assert outside.status_code == 422 and (tmp_path / "backup.safetensors").exists()
+    answer = client.post(f"{V1}/keep", json={"lora": "cat.safetensors", "remove": ["cat-000100.safetensors"]})
+    shown = over(client, answer.json()["id"])
+    assert shown["state"] == "done", shown["error"]
+    assert sorted(path.name for path in folder.iterdir()) == ["cat.json", "cat.safetensors"]
+
+
 def test_the_same_json_as_the_command_line(client, host):
     settings = client.get(f"{V1}/schema/train").json()
     assert {"rank", "learning_rate", "folder"} <= {row["name"] for row in settings}
@@ -123,6 +140,10 @@ FAULTS = [
     ("/jobs", {"job": "merge", "settings": {}, "more": 1}, 422, "more"),
     ("/inspect", {"lora": "missing.safetensors"}, 400, "missing"),
     ("/inspect", {"lora": "//server/share"}, 422, "network"),
+    ("/keep", {"lora": "one.safetensors", "remove": ["/etc/passwd"]}, 422, "outside"),
+    ("/keep", {"lora": "one.safetensors", "remove": ["/etc/nothing"]}, 422, "outside"),
+    ("/keep", {"lora": "one.safetensors", "remove": ["//server/share/x"]}, 422, "network"),
+    ("/keep", {"lora": "/etc/passwd"}, 422, "outside"),
     ("/jobs/000000000000/stop", {}, 404, "no job"),
 ]
 
