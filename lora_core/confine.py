@@ -136,8 +136,8 @@ def path_fields(job: Any) -> Iterator[PathField]:
             yield PathField(s.path, value, written)
         elif isinstance(value, tuple) and s.name in PATH_LISTS:
             yield from (listed((*s.path, i), item) for i, item in enumerate(value) if item)
-        elif isinstance(job, KeepJob) and s.name == "remove":
-            yield from (PathField((*s.path, i), item, True) for i, item in enumerate(value))
+    if isinstance(job, KeepJob):
+        yield from (PathField(("remove", i), item, True) for i, item in enumerate(job.remove))
     yield from nested_fields(job, ())
 
 
