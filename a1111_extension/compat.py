@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,8 @@ from PIL import Image
 FOUR = int(gr.__version__.partition(".")[0]) >= 4
 Painting = tuple[Image.Image | None, Image.Image | None]  # picture and mask
 QUIET = {"api_name": False, "show_progress": "hidden"}
+MAX_PICTURE_BYTES = 256 << 20
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "gif": ".gif"}
 
 
 def on(trigger: Callable[..., Any], function: Any, inputs: Any = None, outputs: Any = None, js: str = "") -> Any:
@@ -90,10 +94,33 @@ def _layers(layers: list[Image.Image]) -> Image.Image | None:
     return mask if mask is not None and mask.getbbox() else None
 
 
+class WholeImage(gr.Image):
+    """3.41's picture as the very bytes that the browser sent: gradio would draw it anew and drop its metadata."""
+
+    is_template = True  # for the page it is gradio's own
+
+    def preprocess(self, x: Any) -> str | None:
+        return os.path.abspath(self.file_bytes_to_file(*sent_picture(x))) if x else None
+
+
+def sent_picture(url: str) -> tuple[bytes, str]:
+    """The bytes of a data URL, and a file name for them. Raises gradio's Error, which the page shows."""
+    kind, _, body = url.partition(",")
+    if len(body) > MAX_PICTURE_BYTES * 4 // 3 + 4:
+        raise gr.Error(f"The picture is too large: at most {MAX_PICTURE_BYTES >> 20} MB.")
+    try:
+        data = base64.b64decode(body)
+    except ValueError:
+        raise gr.Error("The picture did not arrive whole: drop it again.") from None
+    name = kind.partition("image/")[2].partition(";")[0]
+    return data, f"picture{SUFFIXES.get(name, '.bin')}"
+
+
 def picture(label: str, elem_id: str, **options: Any) -> gr.Image:
     """A picture to drop or to look at, handed over as the file that it is, with its metadata."""
     how: dict[str, Any] = {"sources": ["upload", "clipboard"]} if FOUR else {"source": "upload"}
-    return gr.Image(label=label, elem_id=elem_id, type="filepath", **how, **options)
+    maker = gr.Image if FOUR else WholeImage
+    return maker(label=label, elem_id=elem_id, type="filepath", **how, **options)
 
 
 def uploaded(files: Any) -> list[str]:

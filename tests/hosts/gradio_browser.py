@@ -160,3 +160,14 @@ def test_a_mask_painted_in_the_browser_reaches_the_job(page, server, tmp_path):
         centre = (found[0] + found[2]) / 2 / mask.width, (found[1] + found[3]) / 2 / mask.height
         assert abs(centre[0] - 0.5) < 0.15 and abs(centre[1] - 0.5) < 0.15
         assert (found[2] - found[0]) > (found[3] - found[1])
+
+
+def test_a_jpegs_recipe_is_read_as_it_was_dropped(page, tmp_path):
+    exif, told = Image.Exif(), "a cat\nSteps: 9, Sampler: Euler a, CFG scale: 6.5, Seed: 424242, Size: 128x64"
+    exif[0x8769] = {0x9286: b"UNICODE\0" + told.encode("utf_16_be")}
+    Image.new("RGB", (128, 64), "red").save(tmp_path / "made.jpg", exif=exif)
+    page.run("loraLoom.open('recipes')")
+    page.until("document.querySelector('#lora_loom_recipe_picture input[type=file]') !== null")
+    page.files("#lora_loom_recipe_picture input[type=file]", [tmp_path / "made.jpg"])
+    page.until("document.querySelector('#lora_loom_page_recipes .loom-facts')?.innerText.includes('424242')", 60)
+    assert page.run("document.querySelector('#lora_loom_recipe_text textarea').value").startswith("a cat")

@@ -1,5 +1,6 @@
 """Tests of the A1111 pages in the gradio of one host; test_a1111_widgets.py runs them with its interpreter."""
 
+import base64
 import dataclasses
 import json
 import math
@@ -577,6 +578,51 @@ def test_a_picture_of_a1111_becomes_a_recipe_and_goes_on(built, tmp_path):
     previews = built.pages["Train"].form.components["preview_prompts"]
     data[previews] = "first"
     assert recipes.as_preview(data)[previews] == "first\na cat"
+
+
+PARAMETERS = (
+    "a cat\nNegative prompt: dog\nSteps: 9, Sampler: Euler a, CFG scale: 6.5, Seed: 42, Size: 128x64, Model: demo_base"
+)
+
+
+def with_parameters(path):
+    """A JPEG or WebP with its parameters where A1111 writes them: in EXIF's user comment."""
+    exif = Image.Exif()
+    exif[0x8769] = {0x9286: b"UNICODE\0" + PARAMETERS.encode("utf_16_be")}
+    Image.new("RGB", (128, 64), "red").save(path, exif=exif)
+    return path
+
+
+def sent(component, path):
+    """A dropped file as the browser sends it, and as the component hands it over."""
+    if FOUR:
+        return component.preprocess(component.data_model(path=str(path), orig_name=path.name))
+    kind = path.suffix[1:]
+    return component.preprocess(f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}")
+
+
+@pytest.mark.parametrize("name", ["made.jpeg", "made.webp"])
+def test_the_recipe_in_exif_arrives_with_the_picture(built, tmp_path, name):
+    recipes, path = built.pages["Recipes"], with_parameters(tmp_path / name)
+    handed = sent(recipes.picture, path)
+    updates = recipes.dropped({recipes.picture: handed})
+    assert "Euler a" in updates[recipes.told] and updates[recipes.text] == PARAMETERS
+    if not FOUR:
+        with open(handed, "rb") as file:
+            assert file.read() == path.read_bytes()
+
+
+def test_what_arrives_in_place_of_a_picture_is_a_sentence(built, tmp_path, monkeypatch):
+    if FOUR:
+        pytest.skip("gradio 4 uploads files and bounds them itself")
+    component = built.pages["Recipes"].picture
+    assert component.get_block_name() == "image" and component.preprocess(None) is None
+    with pytest.raises(gr.Error, match="did not arrive whole"):
+        component.preprocess("data:image/png;base64,abc")
+    assert component.preprocess("data:text/html;base64,PGI+").endswith("picture.bin")
+    monkeypatch.setattr(compat, "MAX_PICTURE_BYTES", 100)
+    with pytest.raises(gr.Error, match="too large"):
+        sent(component, with_parameters(tmp_path / "made.jpeg"))
 
 
 # Doctor, and real jobs through a real desk
