@@ -110,6 +110,11 @@ def draws() -> bool:
     return bool(state.job) or bool(state.job_count)
 
 
+def give_up_picture() -> None:
+    """End the picture that has just begun, as the host's own Interrupt does."""
+    the("shared").state.interrupt()
+
+
 def say_below_picture(p: Any, text: str) -> None:
     """A comment that A1111 shows below the picture (from v1.7)."""
     if hasattr(p, "comment"):

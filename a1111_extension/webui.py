@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import secrets
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_core.confine import confine_job, with_links
 from lora_core.desk import Desk
-from lora_core.desk_run import engine_child, needs_child
+from lora_core.desk_run import engine_child
 from lora_core.events import Event, Finished, Preview, Saved
 from lora_core.jobs import TrainJob
 from lora_core.remote import Child
@@ -27,13 +25,13 @@ from . import host, host_models, host_pages
 from .guard import Access
 from .host_api import Choice, PasteField
 from .settings_page import OPTIONS
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .compat import Editor
 
 LOGGER = logging.getLogger("lora_loom")
 ROOT = Path(__file__).resolve().parents[1]
-ENOUGH_BYTES = 14 << 30
 MADE_BY = {"train": "lora", "merge": "lora", "extract": "lora", "resize": "lora", "convert": "lora", "repair": "lora"}
 PICTURES = ("generate", "img2img", "inpaint")
 DEFAULTS = {option.name: option.default for option in OPTIONS}
@@ -45,9 +43,7 @@ class WebUI:
     def __init__(self) -> None:
         self._key = secrets.token_urlsafe(24)
         self._img2img: dict[str, Any] = {}
-        self._moved: list[Any] | None = None
-        self._memory = threading.Lock()
-        self._watching = threading.Lock()
+        self.turns = Turns(self.option)
 
     # Lists and folders
 
@@ -163,36 +159,13 @@ class WebUI:
 
     @cached_property
     def desk(self) -> Desk:
-        desk = Desk(self.data_folder() / "jobs", self.child, self.around, self.heard)
+        desk = Desk(self.data_folder() / "jobs", self.child, self.turns.around, self.heard)
         atexit.register(desk.close)
         return desk
 
     def child(self) -> Child:
         minutes = float(self.option("engine_minutes") or 0)
         return dataclasses.replace(engine_child(), idle=max(1.0, 60.0 * minutes))
-
-    @contextlib.contextmanager
-    def around(self, job: Any) -> Iterator[bool]:
-        """The host's models make room where memory asks for it and come back afterwards, whatever happens."""
-        if not self.must_unload(job):
-            yield float(self.option("engine_minutes") or 0) > 0
-            return
-        try:
-            with host_models.between_pictures(), self._memory:
-                self._moved = host_models.unload_models()
-            yield False
-        finally:
-            with host_models.between_pictures(), self._memory:
-                moved, self._moved = self._moved, None
-                host_models.restore_models(moved or ())
-
-    def must_unload(self, job: Any) -> bool:
-        """By the setting; "auto": where host and job share an accelerator that has not enough free memory."""
-        plan = self.option("memory_plan")
-        device = host_models.accelerator()
-        if plan == "never" or device is None or device_of(job) == "cpu":
-            return False
-        return plan == "always" or device[1] < ENOUGH_BYTES
 
     def heard(self, id: str, job: Any, event: Event) -> None:
         """A new LoRA or model is in the host's lists at once, and used even under a name that was loaded before."""
@@ -224,47 +197,9 @@ class WebUI:
         except Exception:
             LOGGER.exception("The host's lists could not be read again")
 
-    # The host's own pictures while a job runs
-
     def picture_begins(self, p: Any) -> None:
-        """Called in the host's thread before each picture: its model comes back, and a training may make way."""
-        with self._memory:
-            host_models.restore_models(self._moved or ())
-        if "desk" not in self.__dict__:
-            return
-        running = [t.id for t in self.desk.tickets() if t.state == "running" and needs_child(t.kind)]
-        if not running or not self.makes_way() or not self._watching.acquire(blocking=False):
-            return
-        for id in running:
-            with contextlib.suppress(Exception):
-                self.desk.pause(id)
-        host_models.say_below_picture(p, "LoRA Loom: the running job was paused for this picture.")
-        threading.Thread(target=self.go_on, args=(running,), name="lora-loom-picture", daemon=True).start()
-
-    def makes_way(self) -> bool:
-        plan = self.option("while_drawing")
-        return plan == "pause" or (plan == "auto" and host_models.accelerator() is not None)
-
-    def go_on(self, paused: Sequence[str]) -> None:
-        """Wait until the host has drawn, take its models away again where they were, resume the jobs."""
-        try:
-            time.sleep(0.5)
-            while host_models.draws():
-                time.sleep(0.25)
-            with host_models.between_pictures(), self._memory:
-                if self._moved is not None:
-                    self._moved = [*self._moved, *host_models.unload_models()]
-        finally:
-            self._watching.release()
-            for id in paused:
-                with contextlib.suppress(Exception):
-                    if self.desk.ticket(id).state == "paused":
-                        self.desk.resume(id)
-
-
-def device_of(job: Any) -> str:
-    """The device that a job names, "auto" where it leaves it open."""
-    return str(getattr(getattr(job, "memory", job), "device", "auto"))
+        """Called in the host's thread before each of its own pictures."""
+        self.turns.picture_begins(p, self.__dict__.get("desk"))
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,9 @@ class Stage:
     title: str
 
 
+HELD = Stage("Paused")  # a runner has stopped between two steps because a person asked for a pause
+
+
 @dataclass(frozen=True)
 class Progress:
     """`done` of `total` units of the current stage; `seconds_left` is an estimate (None while unknown)."""

@@ -19,7 +19,7 @@ from toy_runner import ToyJob  # noqa: E402
 
 from lora_core.desk import Desk  # noqa: E402
 from lora_core.errors import ConfigError  # noqa: E402
-from lora_core.events import Finished, Saved  # noqa: E402
+from lora_core.events import HELD, Finished, Saved  # noqa: E402
 from lora_core.jobs import ChooseJob, GenerateJob, TrainJob  # noqa: E402
 from lora_core.jobs.tools import MergeIntoCheckpointJob, MergeJob  # noqa: E402
 from lora_core.remote import Child  # noqa: E402
@@ -164,7 +164,7 @@ CARD = ("cuda", 4 << 30)
 def test_the_hosts_model_is_unloaded_where_memory_asks_for_it(modules, ui, monkeypatch, plan, device, job, unloads):
     monkeypatch.setattr(host_models, "accelerator", lambda: device)
     modules.shared.opts.data["lora_loom_memory_plan"] = plan
-    with ui.around(job) as keep:
+    with ui.turns.around(job) as keep:
         assert modules.model.device.type == ("cpu" if unloads else "cuda") and keep is not unloads
     assert modules.model.device.type == "cuda"
 
@@ -174,7 +174,7 @@ def test_the_model_comes_back_on_every_path_and_only_if_it_was_there(modules, ui
     monkeypatch.setattr(host_models, "accelerator", lambda: CARD)
     second, parked = Model("second"), Model("parked", device="cpu")
     modules.sd_models.model_data.loaded_sd_models += [second, parked]
-    with contextlib.suppress(RuntimeError, KeyboardInterrupt), ui.around(GenerateJob()):
+    with contextlib.suppress(RuntimeError, KeyboardInterrupt), ui.turns.around(GenerateJob()):
         modules.sd_models.model_data.loaded_sd_models.remove(second)  # the user's checkpoint limit threw it out
         if fault:
             raise fault
@@ -192,7 +192,7 @@ def test_forge_moves_its_models_itself(modules, ui, monkeypatch):
     monkeypatch.setitem(sys.modules, "backend", SimpleNamespace(__path__=[]))
     monkeypatch.setitem(sys.modules, "backend.memory_management", memory)
     monkeypatch.setattr(host_models, "accelerator", lambda: CARD)
-    with ui.around(GenerateJob()):
+    with ui.turns.around(GenerateJob()):
         assert modules.said == ["unload all", "empty"]
     assert modules.said == ["unload all", "empty"] and ui.name == "Forge"
 
@@ -201,7 +201,7 @@ def test_forge_moves_its_models_itself(modules, ui, monkeypatch):
 def test_a_job_makes_way_for_a_picture_and_goes_on_after_it(modules, ui, monkeypatch, tmp_path, plan):
     monkeypatch.setattr(host_models, "accelerator", lambda: CARD)
     modules.shared.opts.data["lora_loom_while_drawing"] = plan
-    ui.__dict__["desk"] = desk = Desk(tmp_path / "jobs", TOYS, ui.around)
+    ui.__dict__["desk"] = desk = Desk(tmp_path / "jobs", TOYS, ui.turns.around)
     id = desk.submit(ToyJob(steps=1_000_000, seconds=0.01))
     until(lambda: len(desk.events(id)) > 3)
     assert modules.model.device.type == "cpu"
@@ -214,12 +214,69 @@ def test_a_job_makes_way_for_a_picture_and_goes_on_after_it(modules, ui, monkeyp
         assert desk.ticket(id).state == ("running" if plan == "go on" else "paused")
         assert len(comments) == (0 if plan == "go on" else 1)
         modules.shared.state.job = ""
-    until(lambda: desk.ticket(id).state == "running")
-    if plan != "go on":
-        assert modules.model.device.type == "cpu"
+    until(lambda: desk.ticket(id).state == "running" and modules.model.device.type == "cpu")
     desk.stop(id)
     until(lambda: desk.ticket(id).over)
     assert modules.model.device.type == "cuda"
+
+
+@pytest.fixture
+def toy(modules, ui, monkeypatch, tmp_path):
+    """A desk on a full card with a long job that runs, and the host's model driven out."""
+    monkeypatch.setattr(host_models, "accelerator", lambda: CARD)
+    ui.__dict__["desk"] = desk = Desk(tmp_path / "jobs", TOYS, ui.turns.around)
+    id = desk.submit(ToyJob(steps=1_000_000, seconds=0.01))
+    until(lambda: len(desk.events(id)) > 3)
+    yield desk, id
+    until(lambda: not any(thread.name == "lora-loom-picture" for thread in threading.enumerate()))
+    desk.stop(id)
+    until(lambda: desk.ticket(id).over)
+    assert modules.model.device.type == "cuda"
+
+
+def test_the_model_comes_only_after_the_job_has_stopped_between_two_steps(modules, ui, monkeypatch, toy):
+    desk, id = toy
+    back = modules.sd_models.send_model_to_device
+    held = []
+
+    def looked(model):
+        held.append([event for _, event in desk.events(id)][-1] == HELD)
+        back(model)
+
+    monkeypatch.setattr(modules.sd_models, "send_model_to_device", looked)
+    with modules.call_queue.queue_lock:
+        ui.picture_begins(SimpleNamespace())
+    assert held == [True]
+    until(lambda: desk.ticket(id).state == "running")
+
+
+def test_after_a_picture_in_a_pause_of_the_users_own_the_model_leaves_again(modules, ui, toy):
+    desk, id = toy
+    desk.pause(id)
+    for _ in range(2):
+        with modules.call_queue.queue_lock:
+            ui.picture_begins(SimpleNamespace())
+            assert modules.model.device.type == "cuda"
+        until(lambda: modules.model.device.type == "cpu")
+        assert desk.ticket(id).state == "paused", "it is the user who ends this pause"
+    desk.resume(id)
+    assert modules.model.device.type == "cpu"
+
+
+def test_a_picture_that_has_no_room_is_given_up_with_a_sentence(modules, ui, monkeypatch, toy):
+    def full(model):
+        raise RuntimeError("CUDA out of memory")
+
+    desk, id = toy
+    modules.shared.opts.data["lora_loom_while_drawing"] = "go on"
+    comments, given_up = [], []
+    modules.shared.state.interrupt = lambda: given_up.append(1)
+    with monkeypatch.context() as patch, modules.call_queue.queue_lock:
+        patch.setattr(modules.sd_models, "send_model_to_device", full)
+        ui.picture_begins(SimpleNamespace(comment=comments.append))
+    assert given_up == [1] and modules.model.device.type == "cpu"
+    assert len(comments) == 1 and "does not fit" in comments[0]
+    assert desk.ticket(id).state == "running"
 
 
 def test_a_picture_without_a_desk_starts_nothing(modules, ui):

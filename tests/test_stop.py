@@ -13,7 +13,7 @@ from lora_core.engine import loading
 from lora_core.engine.picture_index import PictureIndex
 from lora_core.engine.train import train
 from lora_core.errors import Interrupted
-from lora_core.events import Finished, Note, Progress, Saved
+from lora_core.events import HELD, Finished, Note, Progress, Saved, Stage
 
 
 @pytest.fixture
@@ -53,15 +53,27 @@ def test_a_stop_is_heard_while_captions_are_encoded(tmp_path, folder):
     assert len(seen) == 1 and (seen[0].done, seen[0].total) == (1, 20)
 
 
+def test_a_pause_is_told_when_the_step_is_done_and_its_memory_given_back(tmp_path, folder, monkeypatch):
+    commands, events, released = Commands(), [], []
+    monkeypatch.setattr("lora_core.engine.train.release", released.append)
+    for event in train(job_for(tmp_path, folder, steps=4), commands):
+        events.append(event)
+        if isinstance(event, Progress) and event.unit == "step" and event.done == 2:
+            commands.pause = True
+            before = len(released)
+        if event == HELD:
+            assert len(released) == before + 1
+            commands.pause = False
+    assert events.count(HELD) == 1 and isinstance(events[-1], Finished)
+    steps = [event.done for event in events[: events.index(HELD)] if isinstance(event, Progress)]
+    assert steps[-1] == 2 and events[events.index(HELD) + 1] == Stage("Training")
+
+
 def test_a_report_that_cannot_be_written_is_told_and_no_failure(tmp_path, folder, monkeypatch):
-    write = Path.write_text
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full(path, *args, **kwargs):
-        if path.name == "report.tmp":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("lora_core.engine.saving.write_text", full)
     events = list(train(job_for(tmp_path, folder, steps=1, train_text_encoder=False)))
     assert isinstance(events[-1], Finished) and Path(events[-1].outputs[0]).exists()
     notes = [e.text for e in events if isinstance(e, Note) and e.level == "warning"]

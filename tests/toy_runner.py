@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lora_core import errors
 from lora_core.commands import Commands
-from lora_core.events import Event, Finished, Loss, Preview, Progress, Saved, Stage
+from lora_core.events import HELD, Event, Finished, Loss, Preview, Progress, Saved, Stage
 from lora_core.run import RUNNERS, Runner
 from lora_core.settings import problems, setting
 
@@ -38,7 +38,9 @@ def toy(job: ToyJob, commands: Commands) -> Iterator[Event]:
     for step in range(job.steps):
         act(job, step)
         time.sleep(job.seconds)
-        commands.wait_while_paused()
+        if commands.pause:
+            yield HELD
+            commands.wait_while_paused()
         if commands.take("save"):
             yield Saved(job.path, "state", step)
         if commands.stop:

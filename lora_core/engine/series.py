@@ -11,6 +11,7 @@ from PIL import Image
 
 from lora_core import host_names
 from lora_core.commands import Commands
+from lora_core.engine.device import release
 from lora_core.engine.latent_preview import rough_picture
 from lora_core.engine.models import Models
 from lora_core.engine.picture_files import encoded, save_picture, write_whole
@@ -18,7 +19,7 @@ from lora_core.engine.sampler_rules import A1111_VP
 from lora_core.engine.samplers import Step
 from lora_core.engine.vae import decode
 from lora_core.errors import Interrupted
-from lora_core.events import Event, Finished, Note, Preview, Progress, Saved
+from lora_core.events import HELD, Event, Finished, Note, Preview, Progress, Saved, Stage
 from lora_core.infotext_fields import Drawn, parameters
 from lora_core.jobs.generate import GenerateJob
 from lora_core.prompt_brackets import bracket_faults
@@ -58,7 +59,11 @@ class Series:
             for step in steps:
                 yield self._progress(step)
                 yield from self._preview(step, commands.take("sample"))
-                commands.wait_while_paused()
+                if commands.pause and not commands.stop:
+                    release(self.models.device)
+                    yield HELD
+                    commands.wait_while_paused()
+                    yield Stage("Drawing")
                 if commands.stop:
                     return None
                 x = step.x

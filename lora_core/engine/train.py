@@ -24,7 +24,7 @@ from lora_core.engine.validation import held_out_loss
 from lora_core.engine.verdict import recommended
 from lora_core.engine.watch import Watch
 from lora_core.errors import Interrupted, LoomError
-from lora_core.events import Event, Finished, Loss, Note, Progress, Stage, end_of
+from lora_core.events import HELD, Event, Finished, Loss, Note, Progress, Stage, end_of
 from lora_core.jobs.train import TrainJob
 from lora_core.settings import replace_by_name
 
@@ -180,8 +180,13 @@ def drop_old(run: Run, course: Course) -> Iterator[Event]:
 
 
 def paused(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
-    """Wait while `pause` is up; what is asked for meanwhile is drawn and saved. The time does not count as training."""
+    """Wait while `pause` is up, with no more memory than the weights take; what is asked for meanwhile is drawn and
+    saved. The time does not count as training."""
+    if not commands.pause or commands.stop:
+        return
     began = time.monotonic()
+    release(run.device)
+    yield HELD
     while commands.pause and not commands.stop:
         commands.wait_while_paused(0.25)
         if commands.take("sample"):
@@ -189,6 +194,7 @@ def paused(run: Run, course: Course, commands: Commands) -> Iterator[Event]:
         if commands.take("save"):
             yield from saves(run, course, asked=True)
     course.began += time.monotonic() - began
+    yield Stage("Training")
 
 
 def due(step: int, every: int) -> bool:
