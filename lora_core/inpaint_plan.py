@@ -23,6 +23,7 @@ from lora_core.masks import blur, bounding_box, cut_out, doubled, fill
 from lora_core.resizing import (
     JUST,
     LATENT,
+    MIDDLE,
     Placement,
     placement,
     resize_picture,
@@ -67,7 +68,7 @@ class InpaintPlan:
 
     `working` is width x height, but of the source's size with "latent upscale". `overlay_mask` (L, the source's size)
     is how much of the result shows. `box` is what "only masked" cut out; else `at` says where the source lies.
-    `opaque` is the source without transparency.
+    `opaque` is the source without transparency. `uncut_mask` (L, the source's size): the mask before "middle" cut it.
     """
 
     source: Image.Image
@@ -77,6 +78,7 @@ class InpaintPlan:
     overlay_mask: Image.Image | None
     at: Placement
     box: Box | None = None
+    uncut_mask: Image.Image | None = None
 
 
 def plan(source: Image.Image, mask: Image.Image, options: InpaintOptions) -> InpaintPlan:
@@ -117,11 +119,13 @@ def _whole(source: Image.Image, soft: Image.Image, options: InpaintOptions) -> I
     working = _resized_source(picture, options)
     covered = soft if options.resize_mode == LATENT else small
     working = _content(working, covered, options)
+    uncut = soft if options.resize_mode == MIDDLE else None
     if options.keep_size:
         at = placement(options.resize_mode, source.size, size)
-        return InpaintPlan(source, picture, working, small, _within(doubled(soft), at.visible), at)
+        shown = _within(doubled(soft), at.visible)
+        return InpaintPlan(source, picture, working, small, shown, at, uncut_mask=uncut)
     kept = resize_picture(options.resize_mode, picture, size)
-    return InpaintPlan(kept, kept, working, small, doubled(small), placement(JUST, size, size))
+    return InpaintPlan(kept, kept, working, small, doubled(small), placement(JUST, size, size), uncut_mask=uncut)
 
 
 def _only_masked(source: Image.Image, soft: Image.Image, found: Box, options: InpaintOptions) -> InpaintPlan:

@@ -1,4 +1,7 @@
-"""A1111's resize modes: how a picture of any size becomes one of the size to draw at, and the way back."""
+"""A1111's resize modes: how a picture of any size becomes one of the size to draw at, and the way back.
+
+`MIDDLE` is no mode to choose: it is what ComfyUI's VAE takes of a picture whose sides are no multiples of 8.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from lora_core.geometry import Box, fitted_inside
 
 LANCZOS = Image.Resampling.LANCZOS
 JUST, CROP, FILL, LATENT = "just resize", "crop and resize", "resize and fill", "just resize (latent upscale)"
+MIDDLE = "middle"
+CELL = 8  # pixels
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,20 @@ def _span(source: int, inner: int, offset: int, target: int) -> tuple[int, int]:
     return max(0, low), max(0, low, min(source, high))
 
 
+def comfyui_mode(mode: str, source: tuple[int, int], target: tuple[int, int]) -> str:
+    """The mode by which ComfyUI's nodes bring a picture to the size drawn at, (width, height): they cut up to 7 pixels.
+
+    Any other size is nothing that those nodes give, so it is resized.
+    """
+    cut = tuple(side // CELL * CELL for side in source)
+    return MIDDLE if mode == JUST and cut == target != source else mode
+
+
 def placement(mode: str, source: tuple[int, int], target: tuple[int, int]) -> Placement:
     """Sizes are (width, height). "latent upscale" places like "just resize"."""
-    if mode not in (CROP, FILL):
+    if mode not in (CROP, FILL, MIDDLE):
         return Placement(source, target, target)
-    inner = _covering(source, target) if mode == CROP else fitted_inside(source, target)
+    inner = source if mode == MIDDLE else _covering(source, target) if mode == CROP else fitted_inside(source, target)
     return Placement(source, target, inner, target[0] // 2 - inner[0] // 2, target[1] // 2 - inner[1] // 2)
 
 
@@ -54,6 +68,8 @@ def resize_picture(mode: str, picture: Image.Image, size: tuple[int, int]) -> Im
     """The picture (L or RGB) in `size` (width, height)."""
     if mode == CROP:
         return resized_and_cropped(picture, size)
+    if mode == MIDDLE:
+        return picture.crop(placement(mode, picture.size, size).visible.corners)
     return resized_and_filled(picture, size) if mode == FILL else resized(picture, size)
 
 

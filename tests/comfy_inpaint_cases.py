@@ -23,6 +23,7 @@ BASE: dict[str, Any] = {
     "overlay_original": False,
     "scheduler": "normal",
 }
+CUT = {"width": 72, "height": 64}  # what ComfyUI makes of 79 x 69 pixels
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Graph:
 
 
 def _graphs() -> list[Graph]:
-    full = {"denoising_strength": 1.0}
+    full, nine = {"denoising_strength": 1.0}, "small_inpainting"
     graphs = [
         Graph(f"set mask, {s}", "set mask", {"sampler": s}) for s in ("ddim", "euler", "euler_ancestral", "unipc")
     ]
@@ -86,6 +87,11 @@ def _graphs() -> list[Graph]:
         Graph("9 channels", "inpaint model", {"sampler": "euler", **full}, model="small_inpainting"),
         Graph("9 channels, grey mask", "inpaint model", {"sampler": "ddim"}, mask="slope", model="small_inpainting"),
         Graph("9 channels, img2img", "none", {"sampler": "euler"}, model="small_inpainting"),
+        Graph("odd sides, img2img", "none", {"sampler": "euler", **CUT}, image="odd"),
+        Graph("odd sides, set mask", "set mask", {"sampler": "euler", **CUT}, "odd", "odd hole"),
+        Graph("odd sides, grey mask", "set mask", {"sampler": "ddim", **CUT}, "odd", "odd slope"),
+        Graph("odd sides, for inpaint", "for inpaint", {"sampler": "euler", **full, **CUT}, "odd", "odd hole"),
+        Graph("odd sides, 9 channels", "inpaint model", {"sampler": "euler", **CUT}, "odd", "odd hole", nine),
     ]
 
 

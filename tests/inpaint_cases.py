@@ -147,9 +147,9 @@ def _nine() -> list[Case]:
 
 def picture(name: str) -> Image.Image:
     """The pictures and masks that cases name."""
-    width, height = (96, 72) if name.startswith("wide") else (64, 64)
-    kind = name.removeprefix("wide ")
-    if kind in ("square", "wide", "transparent"):
+    width, height = {"wide": (96, 72), "odd": (79, 69)}.get(name.split()[0], (64, 64))
+    kind = name.removeprefix("wide ").removeprefix("odd ")
+    if kind in ("square", "wide", "odd", "transparent"):
         made = Image.fromarray(_colors(width, height))
         if kind == "transparent":
             made.putalpha(Image.fromarray(_slope(width, height)))

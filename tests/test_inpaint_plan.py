@@ -9,7 +9,7 @@ from PIL import Image
 from lora_core.errors import ConfigError
 from lora_core.inpaint_plan import InpaintOptions, paste, plan
 from lora_core.masks import blur
-from lora_core.resizing import resized_and_cropped, resized_and_filled
+from lora_core.resizing import comfyui_mode, resized_and_cropped, resized_and_filled
 
 AREAS = ("whole picture", "only masked")
 
@@ -72,6 +72,27 @@ def test_only_masked_draws_the_surroundings_enlarged() -> None:
     assert made.working.size == (64, 64)
     wanted = source.crop(made.box.corners).resize((64, 64), Image.Resampling.LANCZOS)
     assert made.working.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("keep_size", [True, False])
+def test_comfyui_takes_the_middle_of_odd_sides_as_it_is(keep_size: bool) -> None:
+    source, mask = noise((79, 69)), hole((79, 69), (0, 0, 40, 69))
+    mode = comfyui_mode("just resize", source.size, (72, 64))
+    made = plan(source, mask, InpaintOptions(72, 64, blur=0, resize_mode=mode, keep_size=keep_size))
+    middle = source.crop((3, 2, 75, 66))
+    assert made.working.tobytes() == middle.tobytes()
+    black = np.asarray(paste(made, Image.new("RGB", (72, 64))))
+    if keep_size:
+        black, around = black[2:66, 3:75], np.delete(black, slice(3, 75), axis=1)
+        assert (around == np.delete(np.asarray(source), slice(3, 75), axis=1)).all()
+    assert not black[:, :37].any()
+    assert (black[:, 37:] == np.asarray(middle)[:, 37:]).all()
+
+
+def test_other_sizes_and_modes_are_resized_in_comfyuis_arithmetic_too() -> None:
+    assert comfyui_mode("crop and resize", (79, 69), (72, 64)) == "crop and resize"
+    assert comfyui_mode("just resize", (80, 69), (72, 64)) == "just resize"
+    assert comfyui_mode("just resize", (72, 64), (72, 64)) == "just resize"
 
 
 def test_alpha_of_the_repainted_part_becomes_opaque() -> None:

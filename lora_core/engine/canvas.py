@@ -145,8 +145,10 @@ def _latent_mask(models: Models, job: Img2ImgJob, plan: InpaintPlan, request: Sa
         return None
     _, height, width = latent_shape(models, request)
     mask = to_tensor(plan.mask)
-    if isinstance(job, InpaintJob) and job.masked_content == "grey":
+    if _content(job) == "grey" and isinstance(job, InpaintJob):
         mask = _grown(mask.round(), job.mask_grow)
+    elif plan.uncut_mask is not None and not models.architecture.inpainting:
+        mask = to_tensor(plan.uncut_mask)  # SetLatentNoiseMask does not cut the mask as VAEEncode cuts the picture
     if job.arithmetic != "a1111":
         return F.interpolate(mask, size=(height, width), mode="bilinear")
     picture = Image.fromarray((mask[0, 0] * 255).round().byte().numpy())

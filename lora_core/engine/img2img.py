@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from PIL import Image
+
 from lora_core.commands import Commands
 from lora_core.engine import canvas
 from lora_core.engine.generate import batch_of, prepared_models, request_of
@@ -17,6 +19,7 @@ from lora_core.events import Event, Stage
 from lora_core.inpaint_plan import InpaintOptions, InpaintPlan, plan_without_mask
 from lora_core.jobs.generate import Img2ImgJob
 from lora_core.picture_read import read_picture
+from lora_core.resizing import comfyui_mode
 
 
 def img2img(job: Img2ImgJob, commands: Commands | None = None) -> Iterator[Event]:
@@ -24,9 +27,17 @@ def img2img(job: Img2ImgJob, commands: Commands | None = None) -> Iterator[Event
 
     Raises ConfigError, FileError, KeyMismatch, NotFinite.
     """
-    white = job.arithmetic == "a1111"
-    options = InpaintOptions(job.width, job.height, resize_mode=job.resize_mode, keep_size=False, on_white=white)
-    yield from redraw(job, plan_without_mask(read_picture(job.image), options), commands)
+    picture, white = read_picture(job.image), job.arithmetic == "a1111"
+    mode = resize_mode_of(job, picture)
+    options = InpaintOptions(job.width, job.height, resize_mode=mode, keep_size=False, on_white=white)
+    yield from redraw(job, plan_without_mask(picture, options), commands)
+
+
+def resize_mode_of(job: Img2ImgJob, picture: Image.Image) -> str:
+    """The job's resize mode; in ComfyUI's arithmetic the picture can be cut where A1111 would resize it."""
+    if job.arithmetic == "a1111":
+        return job.resize_mode
+    return comfyui_mode(job.resize_mode, picture.size, (job.width, job.height))
 
 
 def redraw(job: Img2ImgJob, plan: InpaintPlan, commands: Commands | None = None) -> Iterator[Event]:

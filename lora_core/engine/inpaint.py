@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lora_core.commands import Commands
-from lora_core.engine.img2img import redraw
+from lora_core.engine.img2img import redraw, resize_mode_of
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Note
 from lora_core.inpaint_plan import InpaintOptions, InpaintPlan, plan
@@ -39,11 +40,11 @@ def plan_of(job: InpaintJob) -> InpaintPlan:
     if mask is None:
         name = Path(job.image).name
         raise ConfigError(f"{name} has no transparency to take as the mask: name a mask picture (setting mask).")
-    return plan(picture, mask, options_of(job))
+    return plan(picture, mask, replace(options_of(job), resize_mode=resize_mode_of(job, picture)))
 
 
 def options_of(job: InpaintJob) -> InpaintOptions:
-    """The part of a job that the plan needs."""
+    """The part of a job that the plan of any picture needs."""
     return InpaintOptions(
         width=job.width,
         height=job.height,
