@@ -12,7 +12,7 @@ from .declare import COMBO, IMAGE, LORAS, MASK, PREFIX, RECIPE, STRING, Context,
 from .widgets import port, ports, settings, values_of
 
 SAVE, SHOW = "save to output", "only show"
-GIVEN = ("name", "lora_dirs", "embedding_dirs", "image", "mask", "picture_format")
+GIVEN = ("name", "lora_dirs", "embedding_dirs", "image", "mask", "picture_format", "save_text")
 LOCAL = ("device", "dtype", "low_memory", "preview_every_steps")
 SOFT = "LORALOOM_OPTIONS_SOFT"
 

@@ -32,6 +32,12 @@ def bracket_faults(text: str, arithmetic: str, what: str = "prompt") -> list[str
     return [_sentence(bracket, count, arithmetic, what) for bracket, count in unpaired(text, kinds)]
 
 
+def open_tags(text: str, what: str = "prompt") -> list[str]:
+    """A sentence for each `<lora:` without its ">": it applies nothing."""
+    found = re.findall(r"<(?:lora|lyco):[^<>]*(?=<|$)", text)
+    return [f'The {what} has "{tag.strip()[:60]}" without a ">" at its end: no LoRA is applied by it.' for tag in found]
+
+
 def _sentence(bracket: str, count: int, arithmetic: str, what: str) -> str:
     opening = bracket in "(["
     lacking, read = "is never closed" if opening else "was never opened", _READ_AS[arithmetic][0 if opening else 1]

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from lora_core.commands import Commands
 from lora_core.engine import warm
 from lora_core.engine.generate import batch_of, generate, prepared_models, request_of
-from lora_core.engine.hires import posterior_noise, resized, second_pass, target
+from lora_core.engine.hires import resized, second_pass, target
 from lora_core.engine.models import Models, load_models
 from lora_core.engine.prompt_encoding import EncodedTexts
+from lora_core.engine.random_noise import posterior_noise
 from lora_core.engine.sampling import SampleRequest, sample
 from lora_core.engine.tiles import in_tiles, starts
 from lora_core.engine.vae import NAN_NOTE, decode, decode_tensor, encode

@@ -26,12 +26,12 @@ from lora_core.engine.choose_cells import (
 )
 from lora_core.engine.device import pick_device, pick_dtype
 from lora_core.engine.models import Models, load_models
+from lora_core.engine.other_networks import read_any
 from lora_core.engine.reference_pictures import References, read_references
 from lora_core.engine.request import SampleRequest
 from lora_core.errors import ConfigError
 from lora_core.events import Event, Finished, Note, Progress, Saved, Stage
 from lora_core.jobs.choose import ChooseJob
-from lora_core.lora_file import read_lora
 from lora_core.lora_tags import split_lora_tags
 from lora_core.recommend import CellScore, Field, recommend
 from lora_core.saves import Save, find_saves
@@ -151,7 +151,7 @@ def one_cell(
     request = replace(work.request, embeddings=EmbeddingFolders((), bundled_embeddings(save.path)))
     with ExitStack() as stack:
         if strength:
-            stack.enter_context(apply_lora(models, read_lora(save.path, models.architecture), strength))
+            stack.enter_context(apply_lora(models, read_any(save.path, models.architecture), strength))
         drawing = yield from drawn(work, request, shots_of(job, work.neutral), done)
         if drawing is None:
             return None

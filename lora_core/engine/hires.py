@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +12,11 @@ from PIL import Image
 
 from lora_core.commands import Commands
 from lora_core.engine.models import Models
+from lora_core.engine.random_noise import posterior_noise
 from lora_core.engine.request import SampleRequest, Start
 from lora_core.engine.samplers import Step
-from lora_core.engine.sampling import latent_factor, noise_of, sample_from
-from lora_core.engine.vae import decode, encode
+from lora_core.engine.sampling import all_masked, latent_factor, noise_of, sample_from
+from lora_core.engine.vae import Draw, decode, encode
 from lora_core.jobs.generate import Hires
 
 LATENT_MODES = {
@@ -59,18 +60,19 @@ def second_pass(
 ) -> Iterator[Step]:
     """Sample `latents` of the first pass again, enlarged. `request` is the first pass's, with the batch's seeds."""
     size = target(request.width, request.height, hires)
-    latents = enlarged(models, request, hires.hires_upscaler, latents, size)
+    draw = posterior_noise(request.seeds[-1]) if request.arithmetic == "a1111" else None
+    latents = enlarged(models, request, hires.hires_upscaler, latents, size, draw)
     steps = hires.hires_steps or request.steps
     again = replace(request, denoise=hires.hires_denoising, hires_steps=steps, width=size.width, height=size.height)
     noise = noise_of(models, again, again.seeds, latents.shape[1:])
-    extra = _extra(models, latents) if models.architecture.inpainting else None
+    extra = all_masked(models, latents, draw) if models.architecture.inpainting else None
     return sample_from(models, again, again.prompts, noise, Start(latents, extra=extra), commands)
 
 
 def enlarged(
-    models: Models, request: SampleRequest, upscaler: str, latents: torch.Tensor, size: Target
+    models: Models, request: SampleRequest, upscaler: str, latents: torch.Tensor, size: Target, draw: Draw | None
 ) -> torch.Tensor:
-    """The first pass's latents at the size of the second."""
+    """The first pass's latents at the size of the second; `draw` as `encode` takes it."""
     factor = latent_factor(models)
     if upscaler in LATENT_MODES:
         mode, antialias = LATENT_MODES[upscaler]
@@ -79,7 +81,6 @@ def enlarged(
     else:
         pictures = [resized(p, size.width, size.height, upscaler) for p in decode(models, latents, request.low_memory)]
         pixels = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures]).float() / 255
-        draw = posterior_noise(request.seeds[-1]) if request.arithmetic == "a1111" else None
         latents = encode(models, pixels, request.low_memory, draw).to(latents)
     return _cut(latents, size.cut_height // factor, size.cut_width // factor)
 
@@ -88,13 +89,6 @@ def _cut(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     height, width = latents.shape[2:]
     top, left = rows // 2, columns // 2
     return latents[:, :, top : height - (rows - top), left : width - (columns - left)]
-
-
-def posterior_noise(seed: int) -> Callable[[torch.Size], torch.Tensor]:
-    """A1111 samples the VAE's posterior from torch's global generator, which the first pass has left at its last seed,
-    picture by picture."""
-    generator = torch.Generator().manual_seed(seed % 2**64)
-    return lambda shape: torch.cat([torch.randn((1, *shape[1:]), generator=generator) for _ in range(shape[0])])
 
 
 def resized(picture: Image.Image, width: int, height: int, upscaler: str) -> Image.Image:
@@ -110,9 +104,3 @@ def resized(picture: Image.Image, width: int, height: int, upscaler: str) -> Ima
         if picture.size != whole:
             picture = picture.resize(whole, Image.Resampling.LANCZOS)
     return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _extra(models: Models, latents: torch.Tensor) -> torch.Tensor:
-    factor = latent_factor(models)
-    grey = encode(models, torch.full((1, 3, latents.shape[2] * factor, latents.shape[3] * factor), 0.5)).to(latents)
-    return torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1)

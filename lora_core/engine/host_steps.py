@@ -101,7 +101,7 @@ def _comfyui(
     rule, (first, noise) = sampler_rules.COMFYUI[request.sampler], noises
     scheduler = rule.automatic if request.scheduler == "automatic" else request.scheduler
     strength = 1.0 if start.fresh else request.denoise
-    sigmas = sampling_sigmas(d, scheduler, request.steps, strength, rule.discard)
+    sigmas = sampling_sigmas(d, scheduler, request.hires_steps or request.steps, strength, rule.discard)
     if len(sigmas) < 2:
         return iter(())
     if start.mask is not None:

@@ -24,16 +24,18 @@ def next_number(folder: Path, name: str) -> int:
     return max(taken, default=0) + 1
 
 
-def save_picture(picture: Image.Image, folder: Path, name: str, parameters: str, kind: str = "png") -> Path:
+def save_picture(
+    picture: Image.Image, folder: Path, name: str, parameters: str, kind: str = "png", lossless: bool = False
+) -> Path:
     """Write `folder/name-00001.png` (the next free number) with the parameters as A1111 puts them there: a text chunk
-    in PNG, EXIF's UserComment in JPEG and WebP. All or nothing."""
+    in PNG, EXIF's UserComment in JPEG and WebP. All or nothing. `lossless`: see `encoded`."""
     path = folder / f"{name}-{next_number(folder, name):05}.{ENDINGS[kind]}"
-    write_whole(path, encoded(picture, parameters, kind))
+    write_whole(path, encoded(picture, parameters, kind, lossless))
     return path
 
 
-def encoded(picture: Image.Image, parameters: str = "", kind: str = "png") -> bytes:
-    """The bytes of a picture file."""
+def encoded(picture: Image.Image, parameters: str = "", kind: str = "png", lossless: bool = False) -> bytes:
+    """The bytes of a picture file. `lossless`: WebP keeps every pixel, alpha and the colours below it, as PNG does."""
     data = io.BytesIO()
     if kind == "png":
         chunks = PngInfo()
@@ -42,7 +44,8 @@ def encoded(picture: Image.Image, parameters: str = "", kind: str = "png") -> by
         picture.save(data, "PNG", pnginfo=chunks if parameters else None)
     else:
         exif = {"exif": exif_of(parameters)} if parameters else {}
-        picture.convert("RGB").save(data, kind.upper(), quality=QUALITY, **exif)
+        exact = {"lossless": True, "exact": True} if lossless and kind == "webp" else {"quality": QUALITY}
+        (picture if "exact" in exact else picture.convert("RGB")).save(data, kind.upper(), **exact, **exif)
     return data.getvalue()
 
 

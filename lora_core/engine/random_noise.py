@@ -120,3 +120,10 @@ def slerp(weight: float, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
     omega = dot.acos()
     so = omega.sin()
     return (((1 - weight) * omega).sin() / so).unsqueeze(1) * low + ((weight * omega).sin() / so).unsqueeze(1) * high
+
+
+def posterior_noise(seed: int) -> Callable[[torch.Size], torch.Tensor]:
+    """A1111 samples the VAE's posterior from torch's global generator, which the first pass has left at its last seed,
+    picture by picture."""
+    generator = torch.Generator().manual_seed(seed % 2**64)
+    return lambda shape: torch.cat([torch.randn((1, *shape[1:]), generator=generator) for _ in range(shape[0])])

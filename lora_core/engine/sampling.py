@@ -14,10 +14,10 @@ from lora_core.engine.denoiser import Prediction, guided_unet, latent_factor
 from lora_core.engine.guidance import Guidance, PromptOptions, guidance_of
 from lora_core.engine.host_steps import host_steps
 from lora_core.engine.models import Models
-from lora_core.engine.random_noise import Noise, NoiseSettings
+from lora_core.engine.random_noise import Noise, NoiseSettings, posterior_noise
 from lora_core.engine.request import SampleRequest, Start
 from lora_core.engine.samplers import Step
-from lora_core.engine.vae import decode, encode
+from lora_core.engine.vae import Draw, decode, encode
 from lora_core.errors import ConfigError, Interrupted, NotFinite
 from lora_core.shapes import TEXT_ENCODER, TEXT_ENCODER_2, UNET
 
@@ -52,10 +52,11 @@ def sample(
 ) -> Iterator[Step]:
     """txt2img of one batch; the last step's x is the result (scaled latents). `request.denoise` does not matter."""
     shape = latent_shape(models, request)
-    empty = Start(
-        torch.zeros((len(prompts), *shape), device=models.device), extra=_blank_extra(models, request), fresh=True
-    )
-    return sample_from(models, request, prompts, noise_of(models, request, seeds, shape), empty, commands)
+    nothing = torch.zeros((len(prompts), *shape), device=models.device)
+    draw = posterior_noise(seeds[-1]) if request.arithmetic == "a1111" else None
+    extra = all_masked(models, nothing, draw) if models.architecture.inpainting else None
+    noise = noise_of(models, request, seeds, shape)
+    return sample_from(models, request, prompts, noise, Start(nothing, extra=extra, fresh=True), commands)
 
 
 def latent_shape(models: Models, request: SampleRequest) -> tuple[int, int, int]:
@@ -127,9 +128,10 @@ def checked(steps: Iterator[Step], latents: torch.Tensor) -> Iterator[Step]:
         yield Step(0, 0, latents, latents)
 
 
-def _blank_extra(models: Models, request: SampleRequest) -> torch.Tensor | None:
-    """9-channel models drawing from nothing: mask everywhere, a grey picture beneath it."""
-    if not models.architecture.inpainting:
-        return None
-    grey = encode(models, torch.full((1, 3, request.height, request.width), 0.5))
+def all_masked(models: Models, latents: torch.Tensor, draw: Draw | None = None) -> torch.Tensor:
+    """What 9-channel models see when everything is to be drawn [n,5,h,w]: mask everywhere, a grey picture beneath it,
+    encoded with `draw` as `encode` takes it."""
+    factor = latent_factor(models)
+    sides = [side * factor for side in latents.shape[2:]]
+    grey = encode(models, torch.full((len(latents), 3, *sides), 0.5), draw=draw).to(latents)
     return torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1)

@@ -21,9 +21,10 @@ from lora_core.engine.vae import decode
 from lora_core.errors import Interrupted
 from lora_core.events import HELD, Event, Finished, Note, Preview, Progress, Saved, Stage
 from lora_core.infotext_fields import Drawn, parameters
-from lora_core.jobs.generate import GenerateJob
-from lora_core.prompt_brackets import bracket_faults
+from lora_core.jobs.generate import GenerateJob, InpaintJob
+from lora_core.prompt_brackets import bracket_faults, open_tags
 from lora_core.shapes import UNET
+from lora_core.whole_files import write_text
 
 
 def job_notes(job: GenerateJob) -> Iterator[Event]:
@@ -35,10 +36,12 @@ def job_notes(job: GenerateJob) -> Iterator[Event]:
         yield Note(
             f"A1111's {name} has steps of its own: the schedule type {job.scheduler} changes nothing.", "warning"
         )
-    if like_a1111 and job.emphasis == "none":
-        return
+    if isinstance(job, InpaintJob) and job.picture_format == "jpeg":
+        yield Note("JPEG changes pixels outside the mask a little, and keeps no alpha: PNG and WebP do.", "warning")
+    weighed = not (like_a1111 and job.emphasis == "none")
     for text, what in ((job.prompt, "prompt"), (job.negative_prompt, "negative prompt")):
-        for sentence in bracket_faults(text, job.arithmetic, what):
+        faults = bracket_faults(text, job.arithmetic, what) if weighed else []
+        for sentence in [*open_tags(text, what), *faults]:
             yield Note(sentence, "warning")
 
 
@@ -97,7 +100,10 @@ class Series:
     def keep(self, picture: Image.Image, drawn: Drawn) -> Iterator[Event]:
         """Save one picture with its infotext."""
         folder, text = Path(self.job.output_dir), parameters(self.job, drawn)
-        path = save_picture(picture, folder, self.job.name, text, self.job.picture_format)
+        lossless = isinstance(self.job, InpaintJob)
+        path = save_picture(picture, folder, self.job.name, text, self.job.picture_format, lossless)
+        if self.job.save_text:
+            write_text(path.with_suffix(".txt"), f"{text}\n")
         self.saved.append(str(path))
         yield Saved(str(path), "picture", len(self.saved))
         yield Preview(len(self.saved), str(path), self.prompt)

@@ -12,7 +12,7 @@ def in_tiles(
 ) -> torch.Tensor:
     """`function` of x [1,c,h,w], computed on tiles of `tile` x `tile` that overlap by `overlap`.
 
-    `function` changes sides by `scale` (8 for a VAE's decoder, 1/8 for its encoder), and tiles must divide evenly.
+    `function` changes sides by `scale` (8 for a VAE's decoder, 1/8 for its encoder); x and tiles must divide evenly.
     """
     size = [round(side * scale) for side in x.shape[2:]]
     total = weight = torch.zeros(0)

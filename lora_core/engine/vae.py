@@ -13,6 +13,7 @@ from lora_core.engine.tiles import in_tiles
 from lora_core.errors import NotFinite
 from lora_core.shapes import VAE
 
+Draw = Callable[[torch.Size], torch.Tensor]
 NAN_NOTE = "The VAE gave NaN in half precision; it is used in fp32 from here on."
 TILE = 64  # latent cells a side
 OVERLAP = 16
@@ -20,9 +21,7 @@ WHOLE = 160 * 160  # latent cells (1280 x 1280 pixels) up to which the VAE takes
 
 
 @torch.no_grad()
-def encode(
-    models: Models, pixels: torch.Tensor, tiled: bool = False, draw: Callable[[torch.Size], torch.Tensor] | None = None
-) -> torch.Tensor:
+def encode(models: Models, pixels: torch.Tensor, tiled: bool = False, draw: Draw | None = None) -> torch.Tensor:
     """Pixels [n,3,h,w] in 0..1 -> scaled latents fp32.
 
     The mean of the VAE's posterior (ComfyUI), or with `draw`, which makes N(0, 1), a sample of it (A1111).
@@ -80,6 +79,8 @@ def _moments(models: Models, pixels: torch.Tensor, tiled: bool) -> torch.Tensor:
 
     if not tiled and pixels.shape[2] * pixels.shape[3] <= WHOLE * factor * factor:
         return moments(pixels)
+    height, width = (side // factor * factor for side in pixels.shape[2:])
+    pixels = pixels[:, :, :height, :width]  # what is left over fills no latent cell
     return in_tiles(pixels, moments, TILE * factor, OVERLAP * factor, 1 / factor)
 
 

@@ -130,6 +130,9 @@ class GenerateJob:
     randomness: Randomness = group(Randomness, "Randomness")
     hires: Hires = group(Hires, "Hires. fix")
     picture_format: str = setting("png", "Picture format", choices=PICTURE_FORMATS, advanced=True)
+    save_text: bool = setting(
+        False, "Text beside pictures", "Each picture's parameters also as a .txt file of its name.", advanced=True
+    )
     preview_every_steps: int = setting(0, "Preview every N steps", "0 = off.", min=0, max=1000, advanced=True)
     low_memory: bool = setting(
         False,
@@ -195,7 +198,9 @@ class Img2ImgJob(GenerateJob):
 class SoftInpainting:
     """A1111's soft inpainting: grey mask values blend, and the border follows what changed."""
 
-    soft_inpainting: bool = setting(False, "Soft inpainting")
+    soft_inpainting: bool = setting(
+        False, "Soft inpainting", "Blends by the mask's greys; may change pixels some way outside the mask too."
+    )
     mask_blend_power: float = setting(1.0, "Schedule bias", min=0, max=8, step=0.1, advanced=True)
     mask_blend_scale: float = setting(0.5, "Preservation strength", min=0, max=8, step=0.05, advanced=True)
     detail_preservation: float = setting(4.0, "Transition contrast boost", min=1, max=32, step=0.5, advanced=True)
