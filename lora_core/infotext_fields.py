@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,11 @@ from typing import Any, NamedTuple
 from lora_core import __version__, host_names
 from lora_core.infotext import infotext, spell_number, written_hashes
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob, LoraUse
+from lora_core.prompt_a1111 import without_comments
 from lora_core.settings import describe
 
 PROGRAM = "LoRA Loom"
+_SCHEDULED = re.compile(r"\bSampler: ([^,\n]+), Schedule type: ([^,\n]+)")
 
 
 class Field(NamedTuple):
@@ -84,9 +87,15 @@ class Drawn:
 
 
 def parameters(job: GenerateJob, drawn: Drawn) -> str:
-    """The infotext of a picture that `job` drew. LoRAs given by file appear as tags, so that A1111 finds them again."""
+    """The infotext of a picture that `job` drew. LoRAs given by file appear as tags, so that A1111 finds them again.
+
+    Comments (behind "#") are left out as A1111 does, which would take a tag behind one for a part of it.
+    """
+    prompt, negative = job.prompt, job.negative_prompt
+    if job.arithmetic == "a1111":
+        prompt, negative = without_comments(prompt), without_comments(negative)
     tags = "".join(lora_tag(use) for use in job.loras)
-    return infotext(f"{job.prompt}{tags}", job.negative_prompt, values_of(job, drawn))
+    return infotext(f"{prompt}{tags}", negative, values_of(job, drawn))
 
 
 def lora_tag(use: LoraUse) -> str:

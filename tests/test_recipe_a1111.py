@@ -14,12 +14,25 @@ from lora_core.infotext import normal_prompt, read_infotext
 from lora_core.infotext_fields import Drawn, parameters
 from lora_core.jobs import generate as names
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob, LoraUse
+from lora_core.lora_tags import split_lora_tags
+from lora_core.prompt_a1111 import without_comments
 from lora_core.recipe_a1111 import recipe_a1111
 from lora_core.settings import describe, replace_by_name
 
 SEEDS = st.integers(0, 2**64 - 1)
 NOT_IN_A_PICTURE = {"output_dir", "name", "lora_dirs", "embedding_dirs", "batch_count", "batch_size", "picture_format"}
-NOT_IN_A_PICTURE |= {"preview_every_steps", "low_memory", "device", "dtype", "image", "mask", "base", "vae", "seed"}
+NOT_IN_A_PICTURE |= {
+    "save_text",
+    "preview_every_steps",
+    "low_memory",
+    "device",
+    "dtype",
+    "image",
+    "mask",
+    "base",
+    "vae",
+    "seed",
+}
 PROMPTS = st.text(st.characters(codec="utf-8", exclude_characters="\0<>"), max_size=60)
 
 
@@ -42,7 +55,9 @@ def value_of(setting) -> st.SearchStrategy:
 
 @st.composite
 def jobs(draw, cls):
-    chosen = [s for s in describe(cls) if s.name not in NOT_IN_A_PICTURE and s.name not in ("prompt", "negative_prompt")]
+    chosen = [
+        s for s in describe(cls) if s.name not in NOT_IN_A_PICTURE and s.name not in ("prompt", "negative_prompt")
+    ]
     values = {s.name: draw(value_of(s)) for s in chosen if draw(st.booleans())}
     job = replace_by_name(cls(), {**values, "prompt": draw(prompts()), "negative_prompt": draw(prompts())})
     job = replace(job, base="name of a model.v2", vae=draw(st.sampled_from(["", "a b.safetensors"])))
@@ -50,7 +65,10 @@ def jobs(draw, cls):
 
 
 def kept(job):
-    """Without the values that a picture does not show because they changed nothing."""
+    """Without the values and comments that a picture does not show because they changed nothing."""
+    if job.arithmetic == "a1111":
+        prompts = {name: without_comments(getattr(job, name)) for name in ("prompt", "negative_prompt")}
+        job = replace(job, **{name: normal_prompt(text) for name, text in prompts.items()})
     if not job.randomness.subseed_strength:
         job = replace(job, randomness=replace(job.randomness, subseed=0))
     hires = job.hires
@@ -84,6 +102,24 @@ def test_loras_by_file_come_back_as_tags() -> None:
     found = recipe_a1111(text)
     assert found.job.prompt == "cat<lora:one:0.8><lora:two:0.25:1:lbw=IN*=0.5>"
     assert found.wanted.loras == (("one", "a" * 12), ("two", "b" * 12))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "written"),
+    [
+        ("a cat # my favourite", "a cat"),
+        ("a cat\n# note\na dog", "a cat\na dog"),
+        ("# note\na (cat:1.2)", "a (cat:1.2)"),
+    ],
+)
+def test_a_comment_does_not_swallow_the_loras(prompt: str, written: str) -> None:
+    job = GenerateJob(base="b", prompt=prompt, negative_prompt="bad # hm", loras=(LoraUse("one.safetensors", 0.8),))
+    found = recipe_a1111(parameters(job, Drawn(1))).job
+    left, tags = split_lora_tags(without_comments(found.prompt))
+    assert [(tag.name, tag.strength) for tag in tags] == [("one", 0.8)]
+    assert (left.strip(), found.negative_prompt) == (written, "bad")
+    theirs = recipe_a1111(parameters(replace(job, arithmetic="comfyui"), Drawn(1))).job
+    assert theirs.prompt == f"{prompt}<lora:one:0.8>"  # "#" begins no comment in ComfyUI
 
 
 OLD = """masterpiece, (best quality:1.2), armin <lora:armin:0.8>
