@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,25 @@ class ChooseTab:
             raise ConfigError("No training is chosen.")
         return job
 
+    def saves_of(self, id: str) -> list[Path]:
+        """The saves that this training still has in its folder. Raises ConfigError when there is none."""
+        job, desk = self.training_of(id), self.host.desk
+        found = saves_of(job.output_dir, job.name, desk.files(id), desk.ticket(id).ended)
+        if not found:
+            raise ConfigError(f"The saves of {job.name} are not in {job.output_dir} any more.")
+        return found
+
+    def chosen_saves(self, id: str, names: Sequence[str]) -> list[Path]:
+        """The saves of these names. Raises ConfigError for a name that is none of the training's."""
+        known = {path.name: path for path in self.saves_of(id)}
+        strange = [name for name in names if name not in known]
+        if strange:
+            raise ConfigError(f"{strange[0][:200]} is not among the saves of this training (any more).")
+        return [known[name] for name in names]
+
     def show(self, id: str) -> dict[Any, Any]:
         """The saves of the training, and its own prompts and pictures to compare them by."""
-        job = self.training_of(id)
-        names = [path.name for path in saves_of(job.output_dir, job.name)]
-        if not names:
-            raise ConfigError(f"The saves of {job.name} are not in {job.output_dir} any more.")
+        job, names = self.training_of(id), [path.name for path in self.saves_of(id)]
         known = self.trainings()
         side = job.dataset.width // 64 * 64 or 64, job.dataset.height // 64 * 64 or 64
         values = {
@@ -131,8 +145,9 @@ class ChooseTab:
         }
 
     def started(self, data: Data) -> dict[Any, Any]:
-        job = self.training_of(self.picked(data))
-        loras = tuple(str(Path(job.output_dir) / name) for name in data[self.saves] or ())
+        id = self.picked(data)
+        job = self.training_of(id)
+        loras = tuple(map(str, self.chosen_saves(id, data[self.saves] or ())))
         if not loras:
             raise ConfigError("No save is chosen: tick those to compare.")
         folder = self.host.data_folder() / "choices" / f"{job.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -141,15 +156,16 @@ class ChooseTab:
         return {}
 
     def kept_one(self, data: Data) -> dict[Any, Any]:
-        job = self.training_of(self.picked(data))
+        id = self.picked(data)
+        job = self.training_of(id)
         if not data[self.kept]:
             raise ConfigError("No save is chosen.")
-        chosen = Path(job.output_dir) / str(data[self.kept])
+        [chosen], every = self.chosen_saves(id, [str(data[self.kept])]), self.saves_of(id)
         away = self.host.data_folder() / "put_away" / job.name
         strength, trigger = float(data[self.strength]), job.captions.trigger.strip()
         for _ in run(KeepJob(lora=str(chosen), strength=strength, trigger=trigger)):
             pass
-        moved = keep_one(chosen, saves_of(job.output_dir, job.name), away)
+        moved = keep_one(chosen, every, away)
         self.host.refresh()
         told = f"{chosen.name} stays, for use at {strength:g}; {len(moved)} files were moved to {away}."
         names = [chosen.name]

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from lora_core.engine.dataset import open_dataset
 from lora_core.jobs import ChooseJob, TrainJob
+from lora_core.keep_one import saves_with, training_of
 from lora_core.pictures import SUFFIXES
 from lora_core.settings import replace_by_name
 
@@ -32,11 +33,18 @@ def run_grid(context: Context, values: dict[str, Any]) -> Result:
     folder = host.output_folder() / host.OWN_FOLDER / "grids" / uuid.uuid4().hex[:12]
     folder.mkdir(parents=True)
     chosen = values_of(settings(ChooseJob, leave_out=NOT_ASKED), values)
-    chosen |= {"folder": str(path.parent), "name": SAVE_NUMBER.sub("", path.stem), "output_dir": str(folder)}
+    chosen |= same_training(path) | {"output_dir": str(folder)}
     if pictures is not None:
         chosen |= {"held_out": pictures.held_out, "training_pictures": pictures.folder}
     done = perform(context, replace_by_name(ChooseJob(), chosen), f"grid of {path.stem}")
     return chosen_result(done, folder, path)
+
+
+def same_training(path: Path) -> dict[str, Any]:
+    """Which saves to compare: those of the file's training, as their metadata say, else those of its name."""
+    if training_of(path):
+        return {"loras": tuple(map(str, saves_with(path)))}
+    return {"folder": str(path.parent), "name": SAVE_NUMBER.sub("", path.stem)}
 
 
 def chosen_result(done: Any, folder: Path, path: Path) -> Result:

@@ -11,9 +11,8 @@ from lora_core.events import Event, Finished, Note, Stage
 from lora_core.infotext import spell_number
 from lora_core.jobs.choose import KeepJob
 from lora_core.jobs.files import MetadataJob
-from lora_core.keep_one import BESIDE, keep_one
+from lora_core.keep_one import BESIDE, keep_one, training_of
 from lora_core.metadata_edit import edit_metadata
-from lora_core.tensors import read_header
 from lora_core.tool_files import check_inputs
 
 STRENGTH = "loraloom.recommended_strength"
@@ -57,24 +56,18 @@ def keep(job: KeepJob, commands: Commands | None = None) -> Iterator[Event]:
 def removable(kept: Path, paths: tuple[str, ...]) -> list[Path]:
     """The saves to remove. Raises ConfigError for one that is missing, is the kept one, or is of another training."""
     faults: list[str] = []
-    session = _session(kept)
+    training = training_of(kept)
     found = [Path(path) for path in paths]
     for path in found:
         if not path.is_file():
             faults.append(f"There is no LoRA file {path}.")
         elif path.resolve() == kept.resolve():
             faults.append(f"{path.name} is the save to keep: take it out of remove.")
-        elif not session or _session(path) != session:
+        elif not training or training_of(path) != training:
             faults.append(f"{path.name} is not removed: it does not come from the training of {kept.name}.")
     if faults:
         raise ConfigError(faults)
     return found
-
-
-def _session(path: Path) -> str:
-    """What marks one training: its session's number, or its start."""
-    metadata = read_header(path).metadata
-    return metadata.get("ss_session_id") or metadata.get("ss_training_started_at", "")
 
 
 def _removed(path: Path) -> Iterator[Path]:

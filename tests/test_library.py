@@ -12,7 +12,7 @@ from lora_core.errors import ConfigError, FileError
 from lora_core.families import reference
 from lora_core.job_file import read_training
 from lora_core.jobs import TrainJob
-from lora_core.keep_one import keep_one, saves_of, step_of
+from lora_core.keep_one import keep_one, saves_of, saves_with, step_of
 from lora_core.keys import lora_targets
 from lora_core.library import card
 from lora_core.lora import Lora, LoraModule
@@ -97,36 +97,82 @@ def saves(tmp_path):
     folder = tmp_path / "Lora"
     folder.mkdir()
     for name in ("cat", "cat-000050", "cat-000100", "dog"):
-        (folder / f"{name}.safetensors").write_text(name)
+        small_lora(folder / f"{name}.safetensors", metadata=of("7"))
     (folder / "cat-000050.json").write_text("{}")
     (folder / "cat-000050.preview.png").write_bytes(picture("red"))
     return folder
 
 
+def of(session, began=1000.0):
+    return {"ss_session_id": session, "ss_training_started_at": str(began)}
+
+
+def files_in(folder, *stems):
+    return [str(folder / f"{stem}.safetensors") for stem in stems]
+
+
+def stems_of(paths):
+    return [path.stem for path in paths]
+
+
 def test_the_saves_are_in_order_with_the_last_one_at_the_end(saves):
-    assert [path.stem for path in saves_of(saves, "cat")] == ["cat-000050", "cat-000100", "cat"]
+    assert stems_of(saves_of(saves, "cat", files_in(saves, "cat"))) == ["cat-000050", "cat-000100", "cat"]
+
+
+def test_two_trainings_of_one_name_have_each_their_own_saves(saves):
+    """The second found its names taken, and so wrote others."""
+    for name in ("cat-000050-2", "cat-000150", "cat-2"):
+        small_lora(saves / f"{name}.safetensors", metadata=of("8", 2000.0))
+    for copy in ("cat-3", "cat-small", "cat-2_converted", "cat-000050_repaired"):
+        small_lora(saves / f"{copy}.safetensors", metadata=of("8", 2000.0))
+    second = ["cat-000050-2", "cat-000150", "cat-2"]
+    assert stems_of(saves_of(saves, "cat", files_in(saves, "cat-2"))) == second
+    assert stems_of(saves_of(saves, "cat", files_in(saves, "cat-000150"))) == second  # the first save after a resume
+    assert stems_of(saves_of(saves, "cat", files_in(saves, "cat"))) == ["cat-000050", "cat-000100", "cat"]
+    for stem in second:
+        assert stems_of(saves_with(saves / f"{stem}.safetensors")) == second
+
+
+def test_a_later_training_that_took_the_names_of_deleted_saves_is_not_the_earlier_one(saves):
+    for name in ("cat", "cat-000050"):
+        small_lora(saves / f"{name}.safetensors", metadata=of("8", 2000.0))
+    wrote = files_in(saves, "cat-000050", "cat-000100", "cat")
+    assert stems_of(saves_of(saves, "cat", wrote, ended=1500.0)) == ["cat-000100"]
+    assert stems_of(saves_of(saves, "cat", files_in(saves, "cat-000050", "cat"), ended=2500.0)) == ["cat-000050", "cat"]
+
+
+def test_saves_with_minimal_metadata_are_those_that_the_training_spoke_of(saves):
+    for name in ("owl-000010", "owl-000020", "owl"):
+        small_lora(saves / f"{name}.safetensors")
+    assert stems_of(saves_of(saves, "owl", files_in(saves, "owl", "owl-000020"))) == ["owl-000020", "owl"]
+    assert saves_of(saves, "owl", files_in(saves, "gone")) == []
+    assert stems_of(saves_with(saves / "owl.safetensors")) == ["owl"]
 
 
 def test_one_save_stays_and_the_others_are_put_away_with_what_belongs_to_them(saves, tmp_path):
-    moved = keep_one(saves / "cat-000100.safetensors", saves_of(saves, "cat"), tmp_path / "away")
+    before = (saves / "cat.safetensors").read_bytes()
+    moved = keep_one(
+        saves / "cat-000100.safetensors", saves_of(saves, "cat", files_in(saves, "cat")), tmp_path / "away"
+    )
     assert sorted(path.name for path in saves.iterdir()) == ["cat-000100.safetensors", "dog.safetensors"]
     assert sorted(path.name for path in moved) == [
         "cat-000050.json", "cat-000050.preview.png", "cat-000050.safetensors", "cat.safetensors",
     ]  # fmt: skip
-    assert (tmp_path / "away" / "cat.safetensors").read_text() == "cat"
+    assert (tmp_path / "away" / "cat.safetensors").read_bytes() == before
 
 
 def test_what_was_put_away_before_is_not_replaced(saves, tmp_path):
     (tmp_path / "away").mkdir()
     (tmp_path / "away" / "cat.safetensors").write_text("older")
+    before = (saves / "cat.safetensors").read_bytes()
     keep_one(saves / "cat-000100.safetensors", [saves / "cat.safetensors"], tmp_path / "away")
     assert (tmp_path / "away" / "cat.safetensors").read_text() == "older"
-    assert (tmp_path / "away" / "cat-2.safetensors").read_text() == "cat"
+    assert (tmp_path / "away" / "cat-2.safetensors").read_bytes() == before
 
 
 def test_nothing_is_moved_when_the_chosen_one_is_gone(saves, tmp_path):
     with pytest.raises(FileError, match="nothing was put away"):
-        keep_one(saves / "gone.safetensors", saves_of(saves, "cat"), tmp_path / "away")
+        keep_one(saves / "gone.safetensors", list(saves.glob("cat*.safetensors")), tmp_path / "away")
     assert len(list(saves.iterdir())) == 6
 
 

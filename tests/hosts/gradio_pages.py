@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -13,6 +14,7 @@ import torch
 from fake_a1111 import DEMO, FakeHost, extension
 from PIL import Image
 
+from lora_core.desk_store import Ticket
 from lora_core.errors import ConfigError
 from lora_core.jobs import ChooseJob, InpaintJob, TrainJob
 from lora_core.jobs.files import ConvertJob, InspectJob, MetadataJob, RepairJob
@@ -33,7 +35,7 @@ class PaperDesk:
     """A desk that only writes down what it is handed."""
 
     def __init__(self):
-        self.handed = []
+        self.handed, self.written = [], {}
 
     def submit(self, job, title=""):
         faults = job.problems()
@@ -47,6 +49,13 @@ class PaperDesk:
 
     def tickets(self):
         return ()
+
+    def ticket(self, id):
+        return Ticket(id, "train", "", created=1.0)
+
+    def files(self, id):
+        """The paths that a test says a job wrote."""
+        return tuple(map(str, self.written.get(id, ())))
 
 
 class Built:
@@ -112,6 +121,10 @@ def test_the_tab_has_all_pages_and_each_id_once(built):
     ids = [b.elem_id for b in built.blocks.blocks.values() if getattr(b, "elem_id", None)]
     assert sorted(ids) == sorted(set(ids))
     assert all(b.do_not_save_to_config for b in built.blocks.blocks.values())
+
+
+def test_gradio_writes_no_stubs_beside_our_modules(built):
+    assert list(Path(compat.__file__).parent.glob("*.pyi")) == []
 
 
 def test_it_can_be_put_into_another_blocks(tmp_path):
@@ -388,25 +401,65 @@ def test_a_file_that_is_no_lora_is_shown_with_the_reason(built):
     path.unlink()
 
 
-def test_the_save_that_is_kept_says_its_strength_and_the_others_are_put_away(built, two_loras, tmp_path, monkeypatch):
-    folder, choose = tmp_path / "loras", built.pages["Choose"]
+def save_of(session, path):
+    key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    factors = {f"{key}.lora_down.weight": torch.ones(2, 320), f"{key}.lora_up.weight": torch.ones(320, 2)}
+    write_tensors(path, {**factors, f"{key}.alpha": torch.tensor(2.0)}, {"ss_session_id": session})
+
+
+@pytest.fixture
+def armins(built, tmp_path, monkeypatch):
+    """Two trainings of one name, the second of which found its names taken; the page Choose knows both."""
+    folder, choose, desk = tmp_path / "loras", built.pages["Choose"], built.host.desk
     folder.mkdir()
-    for name in ("armin", "armin-000008", "other"):
-        shutil.copy(two_loras[0], folder / f"{name}.safetensors")
-    job = TrainJob(base="x", name="armin", output_dir=str(folder))
-    job = dataclasses.replace(job, captions=dataclasses.replace(job.captions, trigger="abc"))
-    built.host.desk.handed.append((job, "armin"))
-    monkeypatch.setattr(choose, "trainings", lambda: {"armin": f"{len(built.host.desk.handed):012x}"})
-    updates = choose.chosen({choose.training: "armin"})
+    ids = {}
+    for session, names in (("1", ("armin-000008", "armin")), ("2", ("armin-000008-2", "armin-000016", "armin-2"))):
+        for name in names:
+            save_of(session, folder / f"{name}.safetensors")
+        job = TrainJob(base="x", name="armin", output_dir=str(folder))
+        job = dataclasses.replace(job, captions=dataclasses.replace(job.captions, trigger="abc"))
+        desk.handed.append((job, "armin"))
+        ids[session] = f"{len(desk.handed):012x}"
+        desk.written[ids[session]] = [folder / f"{names[-1]}.safetensors"]
+    save_of("1", folder / "other.safetensors")
+    monkeypatch.setattr(choose, "trainings", lambda: ids)
+    return folder
+
+
+def test_the_save_that_is_kept_says_its_strength_and_the_others_are_put_away(built, armins):
+    choose = built.pages["Choose"]
+    updates = choose.chosen({choose.training: "1"})
     assert updates[choose.saves]["value"] == ["armin-000008.safetensors", "armin.safetensors"]
     updates = choose.picked_save({choose.pick.text: "0.8 armin-000008.safetensors"})
-    choose.kept_one({choose.training: "armin", **updates})
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "armin-000008.json", "armin-000008.safetensors", "other.safetensors"
+    choose.kept_one({choose.training: "1", **updates})
+    assert sorted(path.name for path in armins.iterdir()) == [
+        "armin-000008-2.safetensors", "armin-000008.json", "armin-000008.safetensors", "armin-000016.safetensors",
+        "armin-2.safetensors", "other.safetensors",
     ]  # fmt: skip
-    card = json.loads((folder / "armin-000008.json").read_text("utf-8"))
+    card = json.loads((armins / "armin-000008.json").read_text("utf-8"))
     assert card["preferred weight"] == 0.8 and card["activation text"] == "abc"
     assert (built.host.data_folder() / "put_away" / "armin" / "armin.safetensors").is_file()
+
+
+def test_only_the_saves_of_the_shown_training_are_compared_and_put_away(built, armins):
+    choose = built.pages["Choose"]
+    updates = choose.chosen({choose.training: "2"})
+    seconds = ["armin-000008-2.safetensors", "armin-000016.safetensors", "armin-2.safetensors"]
+    assert updates[choose.saves]["value"] == seconds and updates[choose.kept]["value"] == seconds[-1]
+    for strange in (
+        "armin.safetensors",
+        "other.safetensors",
+        "../armin.safetensors",
+        str(armins / "armin-2.safetensors"),
+    ):
+        with pytest.raises(ConfigError, match="not among the saves"):
+            choose.kept_one({choose.training: "2", choose.kept: strange, choose.strength: 1})
+        with pytest.raises(ConfigError, match="not among the saves"):
+            choose.started({choose.training: "2", choose.saves: [strange]})
+    choose.kept_one({choose.training: "2", choose.kept: "armin-000016.safetensors", choose.strength: 1})
+    assert sorted(path.name for path in armins.glob("*.safetensors")) == [
+        "armin-000008.safetensors", "armin-000016.safetensors", "armin.safetensors", "other.safetensors"
+    ]  # fmt: skip
 
 
 def test_settings_begin_as_the_hosts_settings_page_says(tmp_path):
