@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,10 @@ from lora_core.engine.tiles import in_tiles, starts
 from lora_core.engine.vae import NAN_NOTE, decode, decode_tensor, encode
 from lora_core.errors import NotFinite
 from lora_core.events import Event, Finished, Note, Preview, Progress
-from lora_core.jobs.generate import GenerateJob, Hires, Randomness
+from lora_core.jobs.generate import GenerateJob, Hires, InpaintJob, Randomness
 from lora_core.picture_text import read_picture_text
+from lora_core.recipes import recipe_of
+from lora_core.run import run
 
 SMALL = {"width": 64, "height": 64, "steps": 3, "sampler": "euler", "dtype": "fp32", "device": "cpu", "prompt": "a cat"}
 
@@ -76,6 +78,31 @@ def test_every_format_holds_the_infotext(tmp_path: Path, kind: str) -> None:
     assert read_picture_text(path).texts["parameters"].startswith("ein Käfer\nSteps: 3, Sampler: Euler")
 
 
+def test_inpainting_keeps_every_pixel_and_alpha_in_webp_and_says_what_jpeg_loses(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 72, 4), np.uint8)
+    mask = np.zeros((64, 72), np.uint8)
+    mask[16:40, 20:44] = 255
+    for name, values in (("image", pixels), ("mask", mask)):
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    given = {
+        "image": str(tmp_path / "image.png"),
+        "mask": str(tmp_path / "mask.png"),
+        "mask_blur": 0,
+        "keep_size": True,
+    }
+    found, notes = {}, {}
+    for kind in ("png", "webp", "jpeg"):
+        plain = {f.name: getattr(job(tmp_path, picture_format=kind), f.name) for f in fields(GenerateJob)}
+        events = list(run(InpaintJob(**plain, **given)))
+        found[kind] = np.asarray(Image.open(events[-1].outputs[0]))
+        notes[kind] = [event.text for event in events if isinstance(event, Note)]
+    assert np.array_equal(found["png"], found["webp"]) and found["png"].shape == pixels.shape
+    outside = mask == 0
+    assert np.array_equal(found["webp"][outside], pixels[outside])
+    assert notes["png"] == notes["webp"] and len(notes["jpeg"]) == len(notes["png"]) + 1
+    assert found["jpeg"].shape == (64, 72, 3)
+
+
 def test_numbers_go_on_over_all_formats(tmp_path: Path) -> None:
     for kind in ("png", "webp", "jpeg"):
         list(generate(job(tmp_path, picture_format=kind)))
@@ -120,6 +147,28 @@ def test_the_second_pass_is_larger_and_counts_its_steps(tmp_path: Path, upscaler
         assert "Hires upscale: 1.5" in picture.info["parameters"]
 
 
+@pytest.mark.parametrize("arithmetic", ["a1111", "comfyui"])
+def test_the_second_pass_has_steps_of_its_own(tmp_path: Path, arithmetic: str) -> None:
+    def steps(again: int) -> int:
+        hires = Hires(2.0, hires_steps=again, hires_denoising=0.5)
+        events = list(generate(job(tmp_path, arithmetic=arithmetic, steps=2, hires=hires)))
+        return sum(isinstance(event, Progress) for event in events)
+
+    assert [steps(again) - 2 for again in (0, 4, 7)] == [2, 4, 7]
+
+
+def test_parameters_as_a_text_beside_the_picture(tmp_path: Path) -> None:
+    for count, wanted in enumerate((False, True), 1):
+        list(generate(job(tmp_path, save_text=wanted)))
+        text = tmp_path / f"picture-{count:05}.txt"
+        assert text.exists() == wanted
+    info = read_picture_text(text.with_suffix(".png")).texts["parameters"]
+    assert text.read_text("utf-8") == info + "\n"
+    with_pixels_alone = Image.open(text.with_suffix(".png"))
+    Image.fromarray(np.asarray(with_pixels_alone)).save(text.with_suffix(".png"))
+    assert recipe_of(text.with_suffix(".png")).job.prompt == "a cat"
+
+
 @pytest.fixture(scope="module")
 def loaded() -> Models:
     return load_models(tiny.checkpoint("sd15"), torch.float32, "cpu")
@@ -152,6 +201,28 @@ def test_target_sizes(hires: Hires, size: tuple[int, int], cut: tuple[int, int])
     assert (found.cut_width, found.cut_height) == cut
 
 
+@pytest.mark.parametrize(
+    ("hires", "size"),
+    [
+        (Hires(1.2), (616, 768)),  # round(64 * 1.2) = 77 cells
+        (Hires(1.4), (720, 896)),
+        (Hires(1.7), (872, 1088)),
+        (Hires(1.2, hires_upscaler="lanczos"), (614, 768)),  # of which VAEEncode takes 608 x 768
+        (Hires(hires_width=768), (768, 960)),
+        (Hires(hires_width=1024, hires_height=768), (1024, 768)),
+    ],
+)
+def test_target_sizes_of_comfyuis_nodes(hires: Hires, size: tuple[int, int]) -> None:
+    found = target(512, 640, hires, "comfyui")
+    assert (found.width, found.height, found.cut_width, found.cut_height) == (*size, 0, 0)
+
+
+@pytest.mark.parametrize(("upscaler", "side"), [("latent", 80), ("latent (nearest-exact)", 80), ("lanczos", 72)])
+def test_comfyuis_second_pass_has_its_nodes_size(tmp_path: Path, upscaler: str, side: int) -> None:
+    hires = Hires(1.2, hires_upscaler=upscaler, hires_denoising=0.5)  # 8 cells are 9.6 -> 10, 64 pixels are 76.8 -> 77
+    assert drawn(job(tmp_path, arithmetic="comfyui", hires=hires))[0].shape == (side, side, 3)
+
+
 def test_enlarging_a_picture_by_an_odd_ratio() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
     assert resized(picture, 101, 77, "lanczos").size == (101, 77)
@@ -182,6 +253,14 @@ def test_the_vae_in_tiles_is_near_the_whole(loaded: Models) -> None:
     back, parts = (encode(loaded, whole, way) for way in (False, True))
     assert back.shape == parts.shape == latents.shape
     assert float((back - parts).abs().mean()) < 0.1 * float(back.std())
+
+
+@pytest.mark.parametrize("size", [(300, 204), (870, 130)])
+def test_the_vae_in_tiles_takes_sides_that_fill_no_cell(loaded: Models, size: tuple[int, int]) -> None:
+    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    whole, tiled = (encode(loaded, picture, way) for way in (False, True))
+    assert whole.shape == tiled.shape == (1, 4, size[0] // 8, size[1] // 8)
+    assert float((whole - tiled).abs().mean()) < 0.1 * float(whole.std())
 
 
 def test_low_memory_draws_the_same_picture(tmp_path: Path) -> None:

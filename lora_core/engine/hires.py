@@ -1,4 +1,7 @@
-"""A1111's "Hires. fix": the first pass enlarged, as latents or as a picture, and drawn over."""
+"""A1111's "Hires. fix": the first pass enlarged, as latents or as a picture, and drawn over.
+
+In ComfyUI's arithmetic sizes are those of its nodes that stand between two samplers.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from lora_core.engine.samplers import Step
 from lora_core.engine.sampling import all_masked, latent_factor, noise_of, sample_from
 from lora_core.engine.vae import Draw, decode, encode
 from lora_core.jobs.generate import Hires
+from lora_core.resizing import CELL, MIDDLE, resize_picture
 
 LATENT_MODES = {
     "latent": ("bilinear", False),
@@ -39,8 +43,10 @@ class Target:
     cut_height: int = 0
 
 
-def target(width: int, height: int, hires: Hires) -> Target:
+def target(width: int, height: int, hires: Hires, arithmetic: str = "a1111") -> Target:
     """With both sides given the picture is enlarged to cover them and cut; with one, the other follows."""
+    if arithmetic == "comfyui":
+        return _target_of_nodes(width, height, hires)
     w, h = hires.hires_width, hires.hires_height
     if not w and not h:
         return Target(int(width * hires.hires_scale), int(height * hires.hires_scale))
@@ -55,11 +61,21 @@ def target(width: int, height: int, hires: Hires) -> Target:
     return Target(wide, h, wide - w, 0)
 
 
+def _target_of_nodes(width: int, height: int, hires: Hires) -> Target:
+    """LatentUpscaleBy rounds cells and ImageScaleBy pixels; LatentUpscale and ImageScale distort to the sides given."""
+    w, h = hires.hires_width, hires.hires_height
+    if w or h:
+        return Target(w or round(width * h / height), h or round(height * w / width))
+    step = CELL if hires.hires_upscaler in LATENT_MODES else 1
+    w, h = (round(side // step * hires.hires_scale) * step for side in (width, height))
+    return Target(w, h)
+
+
 def second_pass(
     models: Models, request: SampleRequest, hires: Hires, latents: torch.Tensor, commands: Commands
 ) -> Iterator[Step]:
     """Sample `latents` of the first pass again, enlarged. `request` is the first pass's, with the batch's seeds."""
-    size = target(request.width, request.height, hires)
+    size = target(request.width, request.height, hires, request.arithmetic)
     draw = posterior_noise(request.seeds[-1]) if request.arithmetic == "a1111" else None
     latents = enlarged(models, request, hires.hires_upscaler, latents, size, draw)
     steps = hires.hires_steps or request.steps
@@ -79,7 +95,8 @@ def enlarged(
         cells = (size.height // factor, size.width // factor)
         latents = F.interpolate(latents, size=cells, mode=mode, antialias=antialias)
     else:
-        pictures = [resized(p, size.width, size.height, upscaler) for p in decode(models, latents, request.low_memory)]
+        way = _scaled if request.arithmetic == "comfyui" else resized
+        pictures = [way(p, size.width, size.height, upscaler) for p in decode(models, latents, request.low_memory)]
         pixels = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures]).float() / 255
         latents = encode(models, pixels, request.low_memory, draw).to(latents)
     return _cut(latents, size.cut_height // factor, size.cut_width // factor)
@@ -89,6 +106,13 @@ def _cut(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     height, width = latents.shape[2:]
     top, left = rows // 2, columns // 2
     return latents[:, :, top : height - (rows - top), left : width - (columns - left)]
+
+
+def _scaled(picture: Image.Image, width: int, height: int, upscaler: str) -> Image.Image:
+    """ImageScaleBy's "lanczos" and "nearest-exact", and what VAEEncode takes of its picture."""
+    method = Image.Resampling.NEAREST if upscaler == "nearest" else Image.Resampling.LANCZOS
+    whole = picture.resize((width, height), method)
+    return resize_picture(MIDDLE, whole, (width // CELL * CELL, height // CELL * CELL))
 
 
 def resized(picture: Image.Image, width: int, height: int, upscaler: str) -> Image.Image:
