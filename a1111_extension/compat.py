@@ -94,13 +94,17 @@ def _layers(layers: list[Image.Image]) -> Image.Image | None:
     return mask if mask is not None and mask.getbbox() else None
 
 
-class WholeImage(gr.Image):
-    """3.41's picture as the very bytes that the browser sent: gradio would draw it anew and drop its metadata."""
+if FOUR:  # which hands over the file, and writes a .pyi beside every module that derives from its components
+    WholeImage: Any = gr.Image
+else:
 
-    is_template = True  # for the page it is gradio's own
+    class WholeImage(gr.Image):
+        """The very bytes that the browser sent: gradio would draw the picture anew and drop its metadata."""
 
-    def preprocess(self, x: Any) -> str | None:
-        return os.path.abspath(self.file_bytes_to_file(*sent_picture(x))) if x else None
+        is_template = True  # for the page it is gradio's own
+
+        def preprocess(self, x: Any) -> str | None:
+            return os.path.abspath(self.file_bytes_to_file(*sent_picture(x))) if x else None
 
 
 def sent_picture(url: str) -> tuple[bytes, str]:
@@ -119,8 +123,7 @@ def sent_picture(url: str) -> tuple[bytes, str]:
 def picture(label: str, elem_id: str, **options: Any) -> gr.Image:
     """A picture to drop or to look at, handed over as the file that it is, with its metadata."""
     how: dict[str, Any] = {"sources": ["upload", "clipboard"]} if FOUR else {"source": "upload"}
-    maker = gr.Image if FOUR else WholeImage
-    return maker(label=label, elem_id=elem_id, type="filepath", **how, **options)
+    return WholeImage(label=label, elem_id=elem_id, type="filepath", **how, **options)
 
 
 def uploaded(files: Any) -> list[str]:

@@ -13,6 +13,7 @@ from PIL import ImageChops
 
 from lora_core import host_names
 from lora_core.errors import ConfigError, FileError
+from lora_core.infotext_fields import tagged_prompt
 from lora_core.jobs import InpaintJob
 from lora_core.jobs.generate import GenerateJob
 from lora_core.picture_read import read_picture
@@ -24,7 +25,8 @@ from .from_img2img import held_picture, held_settings
 from .page import Bridge, Data, Handlers, Page, heading
 
 TAB = "lora_loom_inpaint"
-HIDDEN = ("image", "mask", "output_dir", "lora_dirs", "embedding_dirs", "name")
+HIRES = tuple(s.name for s in describe(InpaintJob) if s.group == "hires")  # for pictures from nothing alone
+HIDDEN = ("image", "mask", "output_dir", "lora_dirs", "embedding_dirs", "name", *HIRES)
 SMALL = {"size": "sm", "min_width": 110}
 SENT = (("img2img", "Send to img2img"), ("inpaint", "Send to inpaint"), ("extras", "Send to extras"))
 
@@ -138,11 +140,7 @@ class InpaintTab:
             "mask_invert": "Mask mode", "masked_content": "Masked content", "inpaint_area": "Inpaint area",
         }  # fmt: skip
         fields: list[Any] = [(form.components[name], key) for name, key in simple.items() if name in form.components]
-        readers = (
-            ("sampler", host_names.sampler_token, "Sampler", names(host_names.SAMPLER)),
-            ("scheduler", host_names.schedule_token, "Schedule type", names(host_names.SCHEDULE)),
-        )
-        return fields + [(form.components[name], partial(_pasted, *how)) for name, *how in readers]
+        return fields + [(form.components[name], partial(_pasted, name)) for name in ("sampler", "scheduler")]
 
     # what the buttons do
 
@@ -206,11 +204,13 @@ class InpaintTab:
         return self.shown(self.host.desk.job(str(data[self.reuse.text])))
 
     def shown(self, job: GenerateJob) -> dict[Any, Any]:
-        """The settings of any job that makes pictures, as far as this page has them."""
+        """The settings of any job that makes pictures, as far as this page has them; its LoRAs as tags."""
         known = {s.name for s in describe(InpaintJob)}
         values = {name: value for name, value in leaf_values(job).items() if name in known}
         if not values.get("base"):
             values.pop("base", None)
+        if job.loras:
+            values["prompt"] = tagged_prompt(job)
         return self.form.shown(values, self.page.title_of)
 
 
@@ -250,6 +250,10 @@ def parameters_of(path: str) -> str:
         return ""
 
 
-def _pasted(token_of: Any, key: str, labels: Mapping[str, str], found: Mapping[str, Any]) -> str | None:
-    """Our label for what an infotext says under `key`; None leaves the widget as it is."""
-    return labels.get(token_of(str(found.get(key, ""))))
+def _pasted(name: str, found: Mapping[str, Any]) -> str | None:
+    """Our label for an infotext's sampler or schedule, which may be in one name; None leaves the widget as it is."""
+    sampler, schedule = host_names.combined_tokens(str(found.get("Sampler", "")))
+    if name == "sampler":
+        return names(host_names.SAMPLER).get(sampler or "")
+    token = schedule or host_names.schedule_token(str(found.get("Schedule type", "")))
+    return names(host_names.SCHEDULE).get(token or "")

@@ -11,7 +11,9 @@ import gradio as gr
 
 from lora_core import host_names
 from lora_core.errors import ConfigError
+from lora_core.infotext_fields import Drawn, before_1_9, has_hires, parameters, tagged_prompt
 from lora_core.jobs.generate import GenerateJob
+from lora_core.lora_tags import without_lora_tags
 from lora_core.picture_text import read_picture_text
 from lora_core.recipes import Recipe, match_files, recipe_of
 from lora_core.run import RUNNERS
@@ -81,24 +83,14 @@ class RecipesTab:
             return {self.told: "", self.text: "", self.recipe: ""}
         recipe = match_files(recipe_of(path), self.folders())
         stored = {"kind": recipe.kind, "job": to_json(recipe.job)}
-        text = read_picture_text(path).texts.get("parameters") or self.plain_text(recipe)
-        return {self.told: recipe_html(recipe, self.page), self.text: text, self.recipe: stored}
+        text = read_picture_text(path).texts.get("parameters") or parameters(recipe.job, drawn_by(recipe.job))
+        told = recipe_html(recipe, self.page)
+        return {self.told: told, self.text: self.understood(text), self.recipe: stored}
 
-    def plain_text(self, recipe: Recipe) -> str:
-        """A recipe of another program in A1111's words."""
-        from lora_core.infotext import infotext
-
-        job = recipe.job
-        values = {
-            "Steps": job.steps,
-            "Sampler": host_names.SAMPLER[job.sampler].a1111,
-            "Schedule type": host_names.SCHEDULE[job.scheduler].a1111,
-            "CFG scale": job.cfg_scale,
-            "Seed": job.seed,
-            "Size": f"{job.width}x{job.height}",
-            "Clip skip": job.clip_skip if job.clip_skip > 1 else "",
-        }
-        return infotext(job.prompt, job.negative_prompt, values)
+    def understood(self, text: str) -> str:
+        """Parameters as this version of the host reads them: without a list of schedules they are in the sampler."""
+        held = self.host.img2img()
+        return before_1_9(text) if held and "scheduler" not in held else text
 
     def job(self, data: Data) -> GenerateJob:
         stored = data[self.recipe]
@@ -120,16 +112,24 @@ class RecipesTab:
     def to_our_inpaint(self, data: Data) -> dict[Any, Any]:
         from lora_core.picture_read import read_picture
 
-        inpaint = self.page.shared["inpaint"]
-        found = inpaint.shown(self.job(data))
+        inpaint, job = self.page.shared["inpaint"], self.job(data)
+        found = inpaint.shown(job)
         if data[self.picture]:
-            found |= inpaint.editor.show(read_picture(data[self.picture]))
+            picture = read_picture(data[self.picture])
+            found |= inpaint.editor.show(picture)
+            if has_hires(job):
+                found |= inpaint.form.shown({"width": picture.width // 8 * 8, "height": picture.height // 8 * 8})
         return found
 
     def as_preview(self, data: Data) -> dict[Any, Any]:
         previews = self.page.shared["train"].form.components["preview_prompts"]
-        lines = [*str(data[previews] or "").splitlines(), " ".join(self.job(data).prompt.split())]
+        lines = [*str(data[previews] or "").splitlines(), " ".join(without_lora_tags(self.job(data).prompt).split())]
         return {previews: "\n".join(line for line in dict.fromkeys(lines) if line)}
+
+
+def drawn_by(job: GenerateJob) -> Drawn:
+    """The first picture of a job."""
+    return Drawn(job.seed, job.randomness.subseed)
 
 
 def recipe_html(recipe: Recipe, page: Page) -> str:
@@ -144,7 +144,7 @@ def recipe_html(recipe: Recipe, page: Page) -> str:
     negative = recipe.job.negative_prompt
     return (
         f'<h3 class="loom-heading">{TITLES[recipe.kind]}<span>{escape(recipe.source)}</span></h3>'
-        f'<p class="loom-prompt">{escape(recipe.job.prompt)}</p>'
+        f'<p class="loom-prompt">{escape(tagged_prompt(recipe.job))}</p>'
         + (f'<p class="loom-prompt loom-negative">{escape(negative)}</p>' if negative else "")
         + f'<dl class="loom-facts">{rows}</dl>{warnings}{more}'
     )

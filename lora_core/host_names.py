@@ -50,6 +50,11 @@ SCHEDULES = (
     Schedule("ddim_uniform", "DDIM", "ddim_uniform", ("DDIM Uniform",)),
     Schedule("sgm_uniform", "SGM Uniform", "sgm_uniform", ("SGMUniform",)),
 )
+BEFORE_1_9 = (  # the combined names that A1111 had before its list of schedules
+    *("DPM++ 2M Karras", "DPM++ SDE Karras", "DPM++ 2M SDE Exponential", "DPM++ 2M SDE Karras", "LMS Karras"),
+    *("DPM++ 2M SDE Heun Karras", "DPM++ 2M SDE Heun Exponential", "DPM++ 3M SDE Karras", "DPM++ 3M SDE Exponential"),
+    *("DPM2 Karras", "DPM2 a Karras", "DPM++ 2S a Karras"),
+)
 SAMPLER = {sampler.token: sampler for sampler in SAMPLERS}
 SCHEDULE = {schedule.token: schedule for schedule in SCHEDULES}
 
@@ -105,6 +110,17 @@ def combined_tokens(name: str) -> tuple[str | None, str | None]:
         if schedule:
             return sampler_token(" ".join(words[:-count])), schedule
     return None, None
+
+
+def names_before_1_9(sampler: str, schedule: str) -> tuple[str, str]:
+    """Sampler and "Schedule type" as A1111 before 1.9 understands them: "DPM++ 2M Karras" and nothing; "" for none."""
+    known, token = SAMPLER.get(sampler_token(sampler) or ""), schedule_token(schedule)
+    if token == "automatic" and known:
+        token = known.automatic
+    combined = f"{sampler} {SCHEDULE[token].a1111}" if token else ""
+    if combined in BEFORE_1_9:
+        return combined, ""
+    return sampler, token if token in ("karras", "exponential") else ""
 
 
 def token_of(table: dict, label: str):

@@ -91,11 +91,28 @@ def parameters(job: GenerateJob, drawn: Drawn) -> str:
 
     Comments (behind "#") are left out as A1111 does, which would take a tag behind one for a part of it.
     """
-    prompt, negative = job.prompt, job.negative_prompt
-    if job.arithmetic == "a1111":
-        prompt, negative = without_comments(prompt), without_comments(negative)
-    tags = "".join(lora_tag(use) for use in job.loras)
-    return infotext(f"{prompt}{tags}", negative, values_of(job, drawn))
+    return infotext(tagged_prompt(job), read_by_host(job, job.negative_prompt), values_of(job, drawn))
+
+
+def read_by_host(job: GenerateJob, prompt: str) -> str:
+    """A prompt without what the job's host passes over."""
+    return without_comments(prompt) if job.arithmetic == "a1111" else prompt
+
+
+def tagged_prompt(job: GenerateJob) -> str:
+    """The prompt with a tag for each LoRA that is given by its file."""
+    return read_by_host(job, job.prompt) + "".join(lora_tag(use) for use in job.loras)
+
+
+def before_1_9(text: str) -> str:
+    """An infotext with its sampler as A1111 before 1.9 reads it: with the schedule in its name."""
+    found = list(_SCHEDULED.finditer(text))
+    if not found:
+        return text
+    at = found[-1]
+    sampler, schedule = host_names.names_before_1_9(at[1], at[2])
+    told = f"Sampler: {sampler}" + (f", Schedule type: {schedule}" if schedule else "")
+    return text[: at.start()] + told + text[at.end() :]
 
 
 def lora_tag(use: LoraUse) -> str:

@@ -46,6 +46,11 @@ def split_lora_tags(prompt: str) -> tuple[str, tuple[LoraTag, ...]]:
     return _TAG.sub("", prompt), tags
 
 
+def without_lora_tags(prompt: str) -> str:
+    """The prompt without its LoRA tags, also such as cannot be read."""
+    return _TAG.sub("", prompt)
+
+
 def without_other_tags(prompt: str) -> str:
     """The prompt without tags of other networks, as A1111 takes them out. Raises ConfigError for a hypernetwork."""
     for match in _OTHER.finditer(prompt):

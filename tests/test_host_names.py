@@ -43,3 +43,20 @@ def test_each_name_means_one_sampler() -> None:
 )
 def test_old_combined_names(name: str, tokens: tuple[str | None, str | None]) -> None:
     assert names.combined_tokens(name) == tokens
+
+
+@pytest.mark.parametrize(
+    ("told", "before"),
+    [
+        (("DPM++ 2M", "Karras"), ("DPM++ 2M Karras", "")),
+        (("DPM++ 2M", "Automatic"), ("DPM++ 2M Karras", "")),
+        (("DPM++ 2M SDE", "Automatic"), ("DPM++ 2M SDE Exponential", "")),
+        (("DPM++ 3M SDE", "Exponential"), ("DPM++ 3M SDE Exponential", "")),  # not ours
+        (("Euler a", "Automatic"), ("Euler a", "")),
+        (("Euler a", "Karras"), ("Euler a", "karras")),  # an option, with names of its own
+        (("DPM++ 2M", "SGM Uniform"), ("DPM++ 2M", "")),
+        (("Unheard", "Of"), ("Unheard", "")),
+    ],
+)
+def test_names_for_a1111_before_its_list_of_schedules(told: tuple[str, str], before: tuple[str, str]) -> None:
+    assert names.names_before_1_9(*told) == before

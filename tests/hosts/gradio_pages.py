@@ -13,6 +13,7 @@ import pytest
 import torch
 from fake_a1111 import DEMO, FakeHost, extension
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lora_core.desk_store import Ticket
 from lora_core.errors import ConfigError
@@ -609,8 +610,6 @@ def test_the_host_can_paste_into_inpaint_and_gets_its_results(built):
 
 
 def test_a_picture_of_a1111_becomes_a_recipe_and_goes_on(built, tmp_path):
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
     info.add_text("parameters", "a cat\nNegative prompt: dog\nSteps: 9, Sampler: Euler a, CFG scale: 6.5, Seed: 42, "
                   "Size: 128x64, Model: demo_base")  # fmt: skip
@@ -631,11 +630,85 @@ def test_a_picture_of_a1111_becomes_a_recipe_and_goes_on(built, tmp_path):
     previews = built.pages["Train"].form.components["preview_prompts"]
     data[previews] = "first"
     assert recipes.as_preview(data)[previews] == "first\na cat"
+    data[recipes.recipe] = {"kind": "generate", "job": {"prompt": "a <lora:old:0.8> dog<lora:x:no>"}}
+    assert recipes.as_preview(data)[previews] == "first\na dog"  # no LoRA but the one that learns
 
 
 PARAMETERS = (
     "a cat\nNegative prompt: dog\nSteps: 9, Sampler: Euler a, CFG scale: 6.5, Seed: 42, Size: 128x64, Model: demo_base"
 )
+
+
+def comfyui_picture(path):
+    """A picture of ComfyUI's own nodes with a LoRA's file between model and sampler."""
+    sampled = {"seed": 7, "steps": 20, "cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "karras", "denoise": 1.0}
+    strengths = {"strength_model": 0.8, "strength_clip": 0.8}
+    links = {"model": ["10", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
+    nodes = {
+        "4": ("CheckpointLoaderSimple", {"ckpt_name": "demo_base.safetensors"}),
+        "10": ("LoraLoader", {"lora_name": "lora_0.safetensors", **strengths, "model": ["4", 0], "clip": ["4", 1]}),
+        "5": ("EmptyLatentImage", {"width": 512, "height": 512, "batch_size": 1}),
+        "6": ("CLIPTextEncode", {"text": "a photo", "clip": ["10", 1]}),
+        "7": ("CLIPTextEncode", {"text": "blurry", "clip": ["10", 1]}),
+        "3": ("KSampler", {**sampled, **links}),
+        "8": ("VAEDecode", {"samples": ["3", 0], "vae": ["4", 2]}),
+        "9": ("SaveImage", {"filename_prefix": "x", "images": ["8", 0]}),
+    }
+    graph = {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+    info = PngInfo()
+    info.add_text("prompt", json.dumps(graph))
+    Image.new("RGB", (512, 512)).save(path, pnginfo=info)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "named"),
+    [
+        ("1.10", "Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7"),
+        ("1.6", "Sampler: DPM++ 2M Karras, CFG scale: 7"),
+    ],
+)
+def test_a_picture_of_comfyui_goes_on_with_its_lora_and_model(built, two_loras, tmp_path, monkeypatch, version, named):
+    widgets = {"sampler": None, **({"scheduler": None} if version == "1.10" else {})}
+    monkeypatch.setattr(built.host, "held", widgets)
+    recipes, inpaint = built.pages["Recipes"], built.pages["Inpaint"]
+    data = {recipes.picture: comfyui_picture(tmp_path / "comfy.png")}
+    updates = recipes.dropped(data)
+    told = updates[recipes.text].splitlines()
+    assert told[:2] == ["a photo<lora:lora_0:0.8>", "Negative prompt: blurry"]
+    assert f"Steps: 20, {named}, Seed: 7" in told[2] and "Model: demo_base" in told[2]
+    assert "&lt;lora:lora_0:0.8&gt;" in updates[recipes.told]
+    sent = recipes.to_our_inpaint({**data, recipes.recipe: updates[recipes.recipe]})
+    assert value_of(sent[inpaint.form.components["prompt"]]) == "a photo<lora:lora_0:0.8>"
+
+
+def test_a_hires_picture_can_be_inpainted(built, tmp_path):
+    """Its size counts, not that of the first pass, and nothing asks for a second pass over a picture."""
+    info = PngInfo()
+    info.add_text("parameters", f"{PARAMETERS}, Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: Latent")
+    Image.new("RGB", (256, 128)).save(tmp_path / "hires.png", pnginfo=info)
+    recipes, inpaint = built.pages["Recipes"], built.pages["Inpaint"]
+    data = {recipes.picture: str(tmp_path / "hires.png")}
+    data[recipes.recipe] = recipes.dropped(data)[recipes.recipe]
+    assert data[recipes.recipe]["job"]["hires"]["hires_scale"] == 2
+    shown = built.data(*inpaint.form.components.values())
+    for component, update in recipes.to_our_inpaint(data).items():
+        if component in shown:
+            shown[component] = through_gradio(component, value_of(update))
+    shown |= {inpaint.editor.target: painting((256, 128)), inpaint.mask: None}
+    shown[inpaint.form.components["base"]] = "demo_base"
+    inpaint.started(shown)
+    assert (built.last.width, built.last.height, built.last.hires.hires_scale) == (256, 128, 1)
+    assert not [name for name in inpaint.form.components if name.startswith("hires")]
+
+
+def test_old_combined_names_are_pasted_into_sampler_and_schedule(built):
+    fields, form = built.host.targets["lora_loom_inpaint"][1], built.pages["Inpaint"].form
+    sampler, schedule = (next(f for c, f in fields if c is form.components[n]) for n in ("sampler", "scheduler"))
+    assert sampler({"Sampler": "DPM++ 2M Karras"}) == "DPM++ 2M"
+    assert schedule({"Sampler": "DPM++ 2M Karras", "Schedule type": "Automatic"}) == "Karras"
+    assert schedule({"Sampler": "DPM++ 2M", "Schedule type": "Exponential"}) == "Exponential"
+    assert schedule({"Sampler": "Euler"}) is None
 
 
 def with_parameters(path):
