@@ -1,13 +1,14 @@
 """Judged saves: when a training ends early, which save becomes the LoRA, and what is written down about it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_train import drained, job_for
 
 from lora_core.engine import judging, verdict
@@ -16,6 +17,7 @@ from lora_core.engine.judging import Judge, best_save, subject_prompts
 from lora_core.engine.setup import prepare
 from lora_core.errors import DiskFull
 from lora_core.events import Finished, Note
+from lora_core.jobs import TrainJob
 from lora_core.recommend import CellScore
 from lora_core.run import run
 from lora_core.tensors import data_hash, read_header
@@ -138,6 +140,24 @@ def test_the_last_save_stays_where_it_is_the_best(tmp_path, pictures, monkeypatc
     ]  # fmt: skip
 
 
+def test_the_best_save_takes_no_name_of_another_training(tmp_path):
+    """The second training of a name: its files have a -2, and the first one's stay what they were."""
+    for folder, word in ((tmp_path, "me"), (tmp_path / "embeddings", "armin")):
+        folder.mkdir(exist_ok=True)
+        for name, value, session in (("", 1, "1"), ("-000001", 1, "1"), ("-000003", 1, "1"), ("-2", 2, "2")):
+            tensors = {"lora_unet_x.lora_down.weight": torch.full((2, 2), float(value))}
+            save_file(tensors, folder / f"{word}{name}.safetensors", {"ss_session_id": session})
+        best = {"lora_unet_x.lora_down.weight": torch.full((2, 2), 7.0)}
+        save_file(best, folder / f"{word}-000001-2.safetensors", {"ss_session_id": "2"})
+    job = TrainJob(base="b", name="me", captions=replace(TrainJob().captions, trigger="armin"))
+    end = Finished((str(tmp_path / "me-2.safetensors"),), {"steps": 3})
+    list(verdict.best_in_place(job, CellScore(str(tmp_path / "me-000001-2.safetensors"), 1, 1.0, 0.1, 0.9), end))
+    expected = {"": 1, "-000001": 1, "-000003": 1, "-2": 7, "-000001-2": 7, "-000003-2": 2}
+    for folder, word in ((tmp_path, "me"), (tmp_path / "embeddings", "armin")):
+        held = {p.stem.removeprefix(word): float(load_file(p).popitem()[1][0, 0]) for p in folder.glob("*.safetensors")}
+        assert held == expected
+
+
 def test_a_failure_to_recommend_costs_nothing(tmp_path, pictures, monkeypatch):
     def broken(job, commands):
         raise RuntimeError("CUDA out of memory")
@@ -188,6 +208,6 @@ def test_likeness_is_0_for_what_the_base_draws_and_1_for_the_pictures_themselves
 def test_the_words_of_the_best_save_follow_it(tmp_path):
     for name in ("me-000002", "me-000004", "me"):
         (tmp_path / f"{name}.safetensors").write_text(name)
-    verdict.embedding_in_place(tmp_path, "me", 2, 8)
+    verdict.embedding_in_place(tmp_path, "me", (2, 8), verdict.NO_SESSION)
     found = {path.stem: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"me": "me-000002", "me-000002": "me-000002", "me-000004": "me-000004", "me-000008": "me"}

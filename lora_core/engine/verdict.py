@@ -12,6 +12,7 @@ from typing import Any
 from lora_core.commands import Commands
 from lora_core.engine.choose import choose
 from lora_core.engine.judging import STEPS
+from lora_core.engine.saving import free_path
 from lora_core.errors import LoomError
 from lora_core.events import Event, Finished, Note, Saved, Stage
 from lora_core.jobs.choose import ChooseJob, KeepJob
@@ -21,6 +22,7 @@ from lora_core.metadata_edit import rewrite
 from lora_core.recommend import CellScore
 from lora_core.tensors import read_header
 
+NO_SESSION = -1
 LIKENESS, HELD_OUT, ENDED = "loraloom.likeness", "loraloom.held_out_loss", "loraloom.ended_early"
 
 
@@ -51,8 +53,10 @@ def recommended(
 def best_in_place(job: TrainJob, best: CellScore, end: Finished) -> Iterator[Event]:
     """The finished LoRA becomes the best save; what was there, the last one, keeps a name with its step."""
     path = Path(end.outputs[0])
-    source, last = Path(best.file), path.with_name(f"{job.name}-{end.report['steps']:06d}.safetensors")
+    source = Path(best.file)
     header = read_header(source)
+    session = int(header.metadata.get("ss_session_id") or NO_SESSION)
+    last = free_path(path.parent, f"{job.name}-{end.report['steps']:06d}", session)
     told = {LIKENESS: best.likeness, HELD_OUT: best.held_out}
     metadata = {**header.metadata, **{key: f"{value:.4f}" for key, value in told.items() if value is not None}}
     if end.report.get("ended_early"):
@@ -69,15 +73,20 @@ def best_in_place(job: TrainJob, best: CellScore, end: Finished) -> Iterator[Eve
     except BaseException:
         os.replace(last, path)
         raise
-    embedding_in_place(path.parent / "embeddings", job.captions.trigger.strip(), best.step, end.report["steps"])
+    word, steps = job.captions.trigger.strip(), (best.step, end.report["steps"])
+    embedding_in_place(path.parent / "embeddings", word, steps, session)
     yield Note(f"{path.name} is the save of step {best.step}, the best one; the last one is {last.name}.")
 
 
-def embedding_in_place(folder: Path, word: str, best: int, last: int) -> None:
-    """Where the trigger was trained as new tokens, its file follows the LoRA."""
-    source, target = folder / f"{word}-{best:06d}.safetensors", folder / f"{word}.safetensors"
+def embedding_in_place(folder: Path, word: str, steps: tuple[int, int], session: int) -> None:
+    """Where the trigger was trained as new tokens, its file follows the LoRA. `steps`: the best save's, the last's."""
+    names = (*(f"{word}-{step:06d}" for step in steps), word)
+    told = session != NO_SESSION  # minimal metadata do not tell whose a file is
+    source, last, target = (
+        free_path(folder, name, session) if told else folder / f"{name}.safetensors" for name in names
+    )
     if source.is_file() and target.is_file():
-        os.replace(target, folder / f"{word}-{last:06d}.safetensors")
+        os.replace(target, last)
         shutil.copyfile(source, target)
 
 
