@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from test_train import job_for
 
 from lora_core.commands import Commands
 from lora_core.demo.plan import ASSETS, NAME
@@ -132,6 +133,25 @@ def test_the_first_column_is_what_the_base_draws(job: ChooseJob, models, tmp_pat
     )
     path = finished(list(run(alone))).outputs[0]
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(next(iter(drawing.pictures.values()))))
+
+
+@pytest.mark.parametrize("algorithm", ["dora", "loha", "lokr", "ia3", "oft"])
+def test_every_algorithm_that_we_train_is_compared(job: ChooseJob, tmp_path: Path, algorithm: str) -> None:
+    pictures = folder_of(tmp_path / "pictures", 1, 5)
+    size = {"algorithm": algorithm, "rank": 2, "learning_rate": 0.1}
+    trained = job_for(tmp_path / "run", pictures, steps=1, train_text_encoder=False, **size)
+    lora = finished(list(run(trained))).outputs[0]
+    shots = {
+        "prompts": ("armin, a cat",),
+        "seeds": (3,),
+        "held_out": "",
+        "training_pictures": "",
+        "strengths": (0.0, 4.0),
+    }
+    end = finished(list(run(replace(job, folder=str(Path(lora).parent), name=Path(lora).stem, **shots))))
+    cells = json.loads((Path(job.output_dir) / "scores.json").read_text())["cells"]
+    assert [cell["leak"] > 1e-3 for cell in cells] == [False, True], [cell["leak"] for cell in cells]
+    assert end.outputs
 
 
 def test_stopping_keeps_what_was_compared(job: ChooseJob) -> None:

@@ -13,7 +13,7 @@ from lora_core.engine.series import job_notes
 from lora_core.events import Note
 from lora_core.jobs.generate import GenerateJob
 from lora_core.prompt_a1111 import segments
-from lora_core.prompt_brackets import bracket_faults
+from lora_core.prompt_brackets import bracket_faults, open_tags
 from lora_core.prompt_comfyui import weights
 
 
@@ -43,6 +43,17 @@ def test_the_sentences_are_true() -> None:
     assert "".join(text for text, _ in weights("a (b c")) == "a (b c"
     assert {weight for _, weight in weights("a (b c")} == {1.0}
     assert weights("a) b") == [("a) b", 1.0)]
+
+
+def test_a_tag_without_its_end_is_said() -> None:
+    assert open_tags("a cat <lora:mine:1> <lyco:b:0.5>") == open_tags("a < b") == []
+    assert open_tags("a <lora:mine:1, b <lora:other:1>") == [
+        'The prompt has "<lora:mine:1, b" without a ">" at its end: no LoRA is applied by it.'
+    ]
+    (note,) = job_notes(GenerateJob(prompt="a cat <lora:mine:1"))
+    assert "<lora:mine:1" in note.text and note.level == "warning"
+    (note,) = job_notes(GenerateJob(negative_prompt="<lyco:mine", arithmetic="comfyui"))
+    assert note.text.startswith("The negative prompt")
 
 
 def test_a_schedule_that_changes_nothing_is_said() -> None:

@@ -77,6 +77,8 @@ def second_pass(
     """Sample `latents` of the first pass again, enlarged. `request` is the first pass's, with the batch's seeds."""
     size = target(request.width, request.height, hires, request.arithmetic)
     draw = posterior_noise(request.seeds[-1]) if request.arithmetic == "a1111" else None
+    if draw and models.architecture.inpainting:
+        draw(latents.shape)  # the first pass has drawn its grey picture from the same generator
     latents = enlarged(models, request, hires.hires_upscaler, latents, size, draw)
     steps = hires.hires_steps or request.steps
     again = replace(request, denoise=hires.hires_denoising, hires_steps=steps, width=size.width, height=size.height)

@@ -17,8 +17,11 @@ import pytest
 from a1111_live import A1111, running_a1111
 from comfy_inpaint_cases import GRAPHS
 from inpaint_cases import CASES, drawn_by_us, likeness, payload, picture
-from parity import apart, graphs_apart
+from parity import apart, compare, graphs_apart
+from picture_recipes import Recipe, a1111_fields, ours
 from small_models import write_small_hub, write_small_model
+
+from lora_core.jobs.generate import Hires
 
 pytestmark = [pytest.mark.real_host, pytest.mark.slow]
 
@@ -46,6 +49,18 @@ def test_every_recipe_is_a1111s(webui: tuple[str, Path, A1111], tmp_path: Path) 
     wrong = [apart(host, checkpoint, case, tmp_path / str(i)) for i, case in enumerate(cases)]
     assert cases
     assert not [text for text in wrong if text]
+
+
+@pytest.mark.parametrize("hires", [Hires(), Hires(2.0, hires_upscaler="lanczos")], ids=["one pass", "hires"])
+def test_pictures_from_nothing(webui: tuple[str, Path, A1111], tmp_path: Path, hires: Hires) -> None:
+    """9-channel models see a grey picture then, which A1111 draws from the VAE's posterior."""
+    model, checkpoint, host = webui
+    values = {"prompt": "a cat", "negative_prompt": "", "sampler": "euler", "batch_size": 2, "width": 64, "height": 64}
+    job = Recipe("from nothing", values, hires=hires).job(checkpoint, tmp_path, "a1111")
+    psnr, most = compare(
+        "a1111", f"{model}: from nothing, {hires.hires_scale}", ours(job), host.txt2img(**a1111_fields(job))
+    )
+    assert psnr >= 45 and most <= 2
 
 
 def test_graphs_are_comfyuis(folder: Path, tmp_path: Path) -> None:
