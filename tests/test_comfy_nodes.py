@@ -12,6 +12,7 @@ import torch
 from hosts import fake_comfy
 from hosts.fake_comfy import Patcher, defaults, run_node
 from PIL import Image
+from safetensors.torch import save_file
 
 from lora_core.confine import READ_WIDGETS
 from lora_core.errors import ConfigError, EngineMissing, FileError, KeyMismatch, LoomError
@@ -684,3 +685,16 @@ def test_only_host_py_imports_the_host():
             for a in n.names
         }
         assert path.name == "host.py" or not names & hosts, path.name
+
+
+def test_the_grid_compares_the_saves_of_one_training_though_another_has_its_name(loom, tmp_path):
+    same_training, tensors = loom.part("run_epochs").same_training, {"x.lora_down.weight": torch.ones(1)}
+    for session, names in (("1", ("cat-000010", "cat")), ("2", ("cat-000010-2", "cat-000020", "cat-2"))):
+        for name in names:
+            save_file(tensors, tmp_path / f"{name}.safetensors", {"ss_session_id": session})
+    save_file(tensors, tmp_path / "owl-000010.safetensors")
+    for name, stems in (("cat", ["cat-000010", "cat"]), ("cat-2", ["cat-000010-2", "cat-000020", "cat-2"])):
+        chosen = same_training(tmp_path / f"{name}.safetensors")
+        assert chosen == {"loras": tuple(str(tmp_path / f"{stem}.safetensors") for stem in stems)}
+    told = same_training(tmp_path / "owl-000010.safetensors")
+    assert told == {"folder": str(tmp_path), "name": "owl"}
