@@ -122,6 +122,14 @@ class Host(Protocol):
         """
         ...
 
+    def elsewhere(self) -> Mapping[str, Any]:
+        """Widgets of further pages: "extras results" (a gallery) and "picture", "pnginfo picture" and "text"."""
+        ...
+
+    def picture_in(self, gallery: Any) -> Any:
+        """The first picture of what the host's gallery holds, None for an empty one."""
+        ...
+
     def send_button(self, button: Any, tab: str, image: Any = None, text: Any = None) -> None:
         """Let a button send a picture component and an infotext component to the host's page `tab`.
 

@@ -106,6 +106,21 @@ IMG2IMG = {
     "img2img_image": "picture",
     "img2maskimg": "painted",
 }
+ELSEWHERE = {
+    "extras_gallery": "extras results",
+    "extras_image": "extras picture",
+    "pnginfo_image": "pnginfo picture",
+    "pnginfo_generation_info": "pnginfo text",
+}
+
+
+def picture_in(gallery: Any) -> Any:
+    """The first picture of a gallery's value; which files that may name is for the host to say."""
+    first = gallery[0] if gallery else None
+    first = first[0] if isinstance(first, (list, tuple)) else first
+    if first is None or hasattr(first, "getbands"):
+        return first
+    return first_of("infotext_utils", "generation_parameters_copypaste").image_from_url_text(first)
 
 
 def img2img_parts(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import ImageChops
 
 from lora_core import host_names
 from lora_core.errors import ConfigError, FileError
-from lora_core.infotext_fields import tagged_prompt
+from lora_core.infotext_fields import has_hires, tagged_prompt
 from lora_core.jobs import InpaintJob
 from lora_core.jobs.generate import GenerateJob
 from lora_core.picture_read import read_picture
@@ -23,12 +23,14 @@ from lora_core.settings import describe, leaf_values
 from . import compat
 from .from_img2img import held_picture, held_settings
 from .page import Bridge, Data, Handlers, Page, heading
+from .recipe_files import job_told
 
 TAB = "lora_loom_inpaint"
 HIRES = tuple(s.name for s in describe(InpaintJob) if s.group == "hires")  # for pictures from nothing alone
 HIDDEN = ("image", "mask", "output_dir", "lora_dirs", "embedding_dirs", "name", *HIRES)
 SMALL = {"size": "sm", "min_width": 110}
 SENT = (("img2img", "Send to img2img"), ("inpaint", "Send to inpaint"), ("extras", "Send to extras"))
+TAKEN = (("extras", "Take from Extras"), ("pnginfo", "Take from PNG Info"))
 
 
 def names(table: Mapping[str, Any]) -> dict[str, str]:
@@ -65,10 +67,15 @@ class InpaintTab:
         page.shared["inpaint"] = self
 
     def picture(self) -> None:
-        self.held = self.host.img2img()
+        self.held, self.beside = self.host.img2img(), self.host.elsewhere()
         label, elem_id = "Picture: paint what is to be made anew", f"{TAB}_editor"
         self.editor = self.host.mask_editor(elem_id) or compat.mask_editor(label, elem_id)
-        self.take = gr.Button("Take from img2img", elem_id=f"{TAB}_take", visible=bool(self.held))
+        with gr.Row(elem_classes="loom-row"):
+            self.take = gr.Button("Take from img2img", elem_id=f"{TAB}_take", visible=bool(self.held), **SMALL)
+            self.takes = {
+                page: gr.Button(text, elem_id=f"{TAB}_take_{page}", visible=f"{page} picture" in self.beside, **SMALL)
+                for page, text in TAKEN
+            }
         self.taking = Bridge.make("loom_inpaint_take")
         with gr.Accordion("Mask from a picture", open=False, elem_classes="loom-group") as self.mask_fold:
             self.mask = compat.picture("White is made anew, besides what is painted", f"{TAB}_mask", height=240)
@@ -129,6 +136,8 @@ class InpaintTab:
         compat.on(self.take.click, None, js=look)
         shown = [*form.outputs, *self.editor.components, self.mask, self.mask_fold]
         said.bind(self.taking.go.click, self.taken, {self.taking.text, *self.held.values()}, shown)
+        for name, button in self.takes.items():
+            said.bind(button.click, partial(self.taken_from, name), self.parts_of(name).values(), shown)
 
     def paste_fields(self) -> list[Any]:
         """Our widgets by the keys of an infotext."""
@@ -193,6 +202,20 @@ class InpaintTab:
         found = {**self.form.shown(held_settings(held, self.form.settings)), **self.editor.show(picture)}
         return {**found, self.mask: mask, self.mask_fold: gr.update(open=mask is not None)}
 
+    def parts_of(self, page: str) -> dict[str, Any]:
+        """The widgets of another page of the host: "results", "picture", "text"."""
+        return {name.removeprefix(f"{page} "): part for name, part in self.beside.items() if name.startswith(page)}
+
+    def taken_from(self, page: str, data: Data) -> dict[Any, Any]:
+        """The result of Extras, or the picture that lies there; the picture of PNG Info with what it tells."""
+        held = {name: data[component] for name, component in self.parts_of(page).items()}
+        picture = self.host.picture_in(held.get("results")) or held.get("picture")
+        if picture is None:
+            raise ConfigError(f"There is no picture in {dict(TAKEN)[page].removeprefix('Take from ')}.")
+        job = job_told(held.get("text") or "", self.host)
+        found = self.carried(job, picture) if job else self.editor.show(picture)
+        return {**found, self.mask: None, self.mask_fold: gr.update(open=False)}
+
     def lora_added(self, data: Data) -> dict[Any, Any]:
         prompt, title = self.form.components["prompt"], data[self.lora]
         if not title:
@@ -212,6 +235,13 @@ class InpaintTab:
         if job.loras:
             values["prompt"] = tagged_prompt(job)
         return self.form.shown(values, self.page.title_of)
+
+    def carried(self, job: GenerateJob, picture: Any) -> dict[Any, Any]:
+        """A picture with the settings of its job. After a second pass its own size counts."""
+        found = self.shown(job)
+        if picture is not None and has_hires(job):
+            found |= self.form.shown({"width": picture.width // 8 * 8, "height": picture.height // 8 * 8})
+        return found | (self.editor.show(picture) if picture is not None else {})
 
 
 def joined(painted: Any, path: str | None, picture: Any) -> Any:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lora_core import host_names
 from lora_core.errors import ConfigError
-from lora_core.infotext_fields import Drawn, before_1_9, has_hires, parameters, tagged_prompt
+from lora_core.infotext_fields import Drawn, before_1_9, parameters, tagged_prompt
 from lora_core.jobs.generate import GenerateJob
 from lora_core.lora_tags import without_lora_tags
 from lora_core.picture_text import read_picture_text
-from lora_core.recipes import Recipe, match_files, recipe_of
+from lora_core.recipes import Recipe, recipe_of
 from lora_core.run import RUNNERS
 from lora_core.settings import describe, from_json, leaf_values, to_json
 
 from . import compat
 from .page import Data, Handlers, Page, good, heading, open_tab
+from .recipe_files import with_files
 
 KINDS = ("generate", "img2img", "inpaint")
 TITLES = {"generate": "txt2img", "img2img": "img2img", "inpaint": "inpaint"}
@@ -73,15 +73,11 @@ class RecipesTab:
         said.bind(self.to_train.click, self.as_preview, {self.recipe, previews}, [previews])
         open_tab(self.to_train.click, "train")
 
-    def folders(self) -> list[Path]:
-        host = self.host
-        return [*host.checkpoint_folders(), *host.lora_folders(), *host.embedding_folders()]
-
     def dropped(self, data: Data) -> dict[Any, Any]:
         path = data[self.picture]
         if not path:
             return {self.told: "", self.text: "", self.recipe: ""}
-        recipe = match_files(recipe_of(path), self.folders())
+        recipe = with_files(recipe_of(path), self.host)
         stored = {"kind": recipe.kind, "job": to_json(recipe.job)}
         text = read_picture_text(path).texts.get("parameters") or parameters(recipe.job, drawn_by(recipe.job))
         told = recipe_html(recipe, self.page)
@@ -112,14 +108,8 @@ class RecipesTab:
     def to_our_inpaint(self, data: Data) -> dict[Any, Any]:
         from lora_core.picture_read import read_picture
 
-        inpaint, job = self.page.shared["inpaint"], self.job(data)
-        found = inpaint.shown(job)
-        if data[self.picture]:
-            picture = read_picture(data[self.picture])
-            found |= inpaint.editor.show(picture)
-            if has_hires(job):
-                found |= inpaint.form.shown({"width": picture.width // 8 * 8, "height": picture.height // 8 * 8})
-        return found
+        picture = read_picture(data[self.picture]) if data[self.picture] else None
+        return self.page.shared["inpaint"].carried(self.job(data), picture)
 
     def as_preview(self, data: Data) -> dict[Any, Any]:
         previews = self.page.shared["train"].form.components["preview_prompts"]

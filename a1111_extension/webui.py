@@ -43,6 +43,7 @@ class WebUI:
     def __init__(self) -> None:
         self._key = secrets.token_urlsafe(24)
         self._img2img: dict[str, Any] = {}
+        self._elsewhere: dict[str, Any] = {}
         self.turns = Turns(self.option)
 
     # Lists and folders
@@ -104,9 +105,17 @@ class WebUI:
         """Called for every component of the host's pages."""
         if elem_id in host_pages.IMG2IMG:
             self._img2img[host_pages.IMG2IMG[elem_id]] = component
+        if elem_id in host_pages.ELSEWHERE:
+            self._elsewhere[host_pages.ELSEWHERE[elem_id]] = component
 
     def img2img(self) -> Mapping[str, Any]:
         return host_pages.img2img_parts(self._img2img)
+
+    def elsewhere(self) -> Mapping[str, Any]:
+        return self._elsewhere
+
+    def picture_in(self, gallery: Any) -> Any:
+        return host_pages.picture_in(gallery)
 
     # Paths of requests
 

@@ -372,6 +372,25 @@ def test_img2imgs_widgets_are_found_as_they_are_made(modules, ui):
     assert ui.mask_editor("x") is None
 
 
+def test_extras_and_png_info_are_found_as_they_are_made(modules, ui):
+    ids = ("extras_gallery", "extras_image", "pnginfo_image", "pnginfo_generation_info", "extras_upscaler_1")
+    made = {elem_id: block() for elem_id in ids}
+    for elem_id, component in made.items():
+        ui.component_made(component, elem_id)
+    assert ui.elsewhere() == dict(
+        zip(("extras results", "extras picture", "pnginfo picture", "pnginfo text"), list(made.values())[:4])
+    )
+
+
+def test_the_host_reads_what_its_gallery_names(modules, ui):
+    asked = []
+    modules.infotext_utils.image_from_url_text = lambda told: asked.append(told) or "picture"
+    named, picture = {"name": "/tmp/a.png", "is_file": True}, SimpleNamespace(getbands=tuple)
+    assert ui.picture_in([named]) == ui.picture_in([[named, "caption"]]) == "picture" and asked == [named, named]
+    assert ui.picture_in([(picture, None)]) is picture  # Forge
+    assert ui.picture_in([]) is None and ui.picture_in(None) is None and len(asked) == 2
+
+
 @pytest.mark.parametrize("in_a_form", [False, True])
 def test_forges_canvases_are_the_fields_that_hold_their_pictures(modules, ui, monkeypatch, in_a_form):
     monkeypatch.setitem(sys.modules, "modules_forge", object())

@@ -35,7 +35,7 @@ class FakeHost:
                 path.mkdir(parents=True, exist_ok=True)
         self.desk = desk or Desk(self.data_folder() / "jobs", Child(python=sys.executable, grace=5.0))
         self.options, self.key = options, secrets.token_urlsafe(16)
-        self.targets, self.sends, self.held, self.refreshed = {}, [], {}, 0
+        self.targets, self.sends, self.held, self.beside, self.refreshed = {}, [], {}, {}, 0
 
     def lora_folders(self):
         return (self.root / "models" / "Lora",)
@@ -107,6 +107,12 @@ class FakeHost:
 
     def img2img(self):
         return self.held
+
+    def elsewhere(self):
+        return self.beside
+
+    def picture_in(self, gallery):
+        return gallery[0] if gallery else None
 
     def paste_target(self, tab, image, fields):
         self.targets[tab] = (image, list(fields))

@@ -62,9 +62,9 @@ class PaperDesk:
 class Built:
     """The whole tab over a fake host, its pages by name."""
 
-    def __init__(self, root, held=None, **options):
+    def __init__(self, root, held=None, beside=None, **options):
         self.host = FakeHost(root, PaperDesk(), **options)
-        self.host.held = held or {}
+        self.host.held, self.host.beside = held or {}, beside or {}
         made = {}
         for name, page in tabs.PAGES:
             made[name] = page
@@ -596,7 +596,38 @@ def test_picture_mask_and_settings_come_from_img2img(tmp_path):
 
 
 def test_without_img2img_nothing_is_offered(built):
-    assert not built.pages["Inpaint"].take.visible
+    inpaint = built.pages["Inpaint"]
+    assert not inpaint.take.visible and not any(button.visible for button in inpaint.takes.values())
+
+
+def test_a_picture_comes_from_extras_and_with_its_settings_from_png_info(tmp_path):
+    names = ("extras results", "extras picture", "pnginfo picture", "pnginfo text")
+    with gr.Blocks():
+        beside = {name: gr.Textbox() for name in names}
+    built = Built(tmp_path, beside=beside)
+    inpaint = built.pages["Inpaint"]
+    assert all(button.visible for button in inpaint.takes.values())
+    larger, source, told = (Image.new("RGB", (side, 64), "green") for side in (256, 128, 96))
+    data = dict(zip(beside.values(), ([larger], source, told, PARAMETERS)))
+
+    def taken(page, **changed):
+        updates = inpaint.taken_from(
+            page, {**data, **{beside[name.replace("_", " ")]: v for name, v in changed.items()}}
+        )
+        target = updates.pop(inpaint.editor.target)
+        assert updates[inpaint.mask] is None
+        return updates, target["background"] if FOUR else target
+
+    updates, picture = taken("extras")
+    assert picture is larger and inpaint.form.components["prompt"] not in updates
+    assert taken("extras", extras_results=None)[1] is source
+    updates, picture = taken("pnginfo")
+    assert picture is told and value_of(updates[inpaint.form.components["prompt"]]) == "a cat"
+    assert value_of(updates[inpaint.form.components["sampler"]]) == "Euler a"
+    updates, picture = taken("pnginfo", pnginfo_text="")
+    assert picture is told and inpaint.form.components["prompt"] not in updates
+    with pytest.raises(ConfigError, match="no picture in PNG Info"):
+        taken("pnginfo", pnginfo_picture=None)
 
 
 def test_the_host_can_paste_into_inpaint_and_gets_its_results(built):
