@@ -34,6 +34,7 @@ LOGGER = logging.getLogger("lora_loom")
 ROOT = Path(__file__).resolve().parents[1]
 MADE_BY = {"train": "lora", "merge": "lora", "extract": "lora", "resize": "lora", "convert": "lora", "repair": "lora"}
 PICTURES = ("generate", "img2img", "inpaint")
+MORE_FOLDERS = 'To read from another folder, name it in the settings, page "LoRA Loom".'
 DEFAULTS = {option.name: option.default for option in OPTIONS}
 
 
@@ -147,7 +148,7 @@ class WebUI:
 
     def confined(self, kind: str, job: Any) -> Any:
         """The job of a request, gaps filled in. Raises ConfigError for paths that lead elsewhere."""
-        return confine_job(self.filled(kind, job), self.read_roots(), self.write_roots(kind))
+        return confine_job(self.filled(kind, job), self.read_roots(), self.write_roots(kind), MORE_FOLDERS)
 
     def filled(self, kind: str, job: Any) -> Any:
         """The job with the host's folders where it names none. The same job gives the same folders, so it resumes."""
