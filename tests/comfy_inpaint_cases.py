@@ -1,4 +1,4 @@
-"""img2img and inpainting graphs whose pictures were made by the real ComfyUI's nodes on our narrow models.
+"""img2img, inpainting and two-pass graphs whose pictures were made by the real ComfyUI's nodes on our narrow models.
 
 `tools/record_comfyui_inpainting.py` records them in tests/data/comfyui_inpainting.npz.
 """
@@ -14,6 +14,12 @@ from inpaint_cases import Case
 
 PROMPT, NEGATIVE = "a photo of a cat", "blurry"
 NAMES = {"unipc": "uni_pc"}
+METHODS = {
+    None: "bilinear",
+    "latent (nearest-exact)": "nearest-exact",
+    "lanczos": "lanczos",
+    "nearest": "nearest-exact",
+}
 BASE: dict[str, Any] = {
     "arithmetic": "comfyui",
     "prompt": PROMPT,
@@ -24,12 +30,14 @@ BASE: dict[str, Any] = {
     "scheduler": "normal",
 }
 CUT = {"width": 72, "height": 64}  # what ComfyUI makes of 79 x 69 pixels
+SECOND = {"hires_scale": 1.2, "hires_denoising": 0.5}
 
 
 @dataclass(frozen=True)
 class Graph:
     """`nodes`: "set mask" (VAEEncode, SetLatentNoiseMask), "for inpaint" (VAEEncodeForInpaint), "inpaint model"
-    (InpaintModelConditioning), "none" (VAEEncode alone). The settings are those of our job."""
+    (InpaintModelConditioning), "none" (VAEEncode alone); "hires": an empty latent, two samplers and between them
+    LatentUpscaleBy, or VAEDecode, ImageScaleBy and VAEEncode. The settings are those of our job."""
 
     name: str
     nodes: str
@@ -43,25 +51,26 @@ class Graph:
         """As a case of inpaint_cases, for our side. No mask picture: LoadImage's mask, which is the alpha inverted."""
         content = {"masked_content": "grey"} if self.nodes == "for inpaint" else {}
         settings = BASE | content | self.job
-        if self.nodes == "none":
+        if self.nodes in ("none", "hires"):
             settings = {k: v for k, v in settings.items() if k not in ("mask_blur", "keep_size", "overlay_original")}
-        mask = None if self.nodes == "none" else self.mask
-        return Case(self.name, settings, self.image, mask or ("" if self.nodes != "none" else None), self.model)
+            return Case(self.name, settings, self.image, None, self.model)
+        return Case(self.name, settings, self.image, self.mask or "", self.model)
 
     def asked(self, folder: Path) -> dict[str, Any]:
         """What the probe needs: pictures as files, settings by ComfyUI's names."""
         v = self.case.values
-        image = folder / f"{self.image}.png"
-        inpaint_cases.picture(self.image).save(image)
+        image = folder / f"{self.image or 'nothing'}.png"
+        inpaint_cases.picture(self.image or "square").save(image)
         mask = ""
-        if self.nodes != "none" and self.mask:
+        if self.case.mask:
             inpaint_cases.picture(self.mask).convert("RGB").save(folder / f"{self.mask}.png")
             mask = str(folder / f"{self.mask}.png")
         return {
             **{"name": self.name, "nodes": self.nodes, "image": str(image), "mask": mask, "model": self.model},
             **{"grow": v.get("mask_grow", 6), "batch": v.get("batch_size", 1), "seed": v["seed"], "steps": v["steps"]},
             **{"cfg": v["cfg_scale"], "denoise": v["denoising_strength"], "scheduler": v["scheduler"]},
-            "sampler": NAMES.get(v["sampler"], v["sampler"]),
+            **{"sampler": NAMES.get(v["sampler"], v["sampler"]), "hires": v.get("hires", {})},
+            **{"width": v["width"], "height": v["height"], "method": METHODS[v.get("hires", {}).get("hires_upscaler")]},
         }
 
 
@@ -92,6 +101,15 @@ def _graphs() -> list[Graph]:
         Graph("odd sides, grey mask", "set mask", {"sampler": "ddim", **CUT}, "odd", "odd slope"),
         Graph("odd sides, for inpaint", "for inpaint", {"sampler": "euler", **full, **CUT}, "odd", "odd hole"),
         Graph("odd sides, 9 channels", "inpaint model", {"sampler": "euler", **CUT}, "odd", "odd hole", nine),
+        *(
+            Graph(f"hires, {name}", "hires", {"sampler": "euler", "hires": SECOND | hires}, image="")
+            for name, hires in (
+                ("latent", {}),
+                ("fewer steps", {"hires_scale": 1.5, "hires_steps": 4, "hires_upscaler": "latent (nearest-exact)"}),
+                ("lanczos", {"hires_upscaler": "lanczos"}),
+                ("nearest", {"hires_upscaler": "nearest", "hires_scale": 1.4}),
+            )
+        ),
     ]
 
 

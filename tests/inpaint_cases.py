@@ -42,7 +42,8 @@ RESIZE_MODES = ("just resize", "crop and resize", "resize and fill", "just resiz
 
 @dataclass(frozen=True)
 class Case:
-    """`image` and `mask` name pictures of this module; `job` is merged over BASE; `model` one of small_models."""
+    """`image` and `mask` name pictures of this module ("" as image: drawn from nothing); `job` is merged over BASE;
+    `model` one of small_models."""
 
     name: str
     job: dict[str, Any] = field(default_factory=dict)
@@ -229,29 +230,33 @@ def _soft_arguments(soft: dict[str, Any]) -> list[Any]:
 
 def packed(case: Case, drawn: np.ndarray) -> np.ndarray:
     """uint8 [n, h, w, 3] as what differs from the case's picture, which is mostly 0; `packed` again undoes it."""
-    source = np.asarray(picture(case.image).convert("RGB"))
+    source = np.asarray(picture(case.image or "square").convert("RGB"))
     return source - drawn if drawn.shape[1:] == source.shape else drawn  # bytes wrap: s - (s - d) = d
 
 
 def drawn_by_us(case: Case, base: Path, folder: Path) -> list[np.ndarray]:
     """The pictures [h, w, 3] that our runners make of a case."""
-    from lora_core.jobs.generate import Img2ImgJob, InpaintJob
+    from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob
     from lora_core.run import run
     from lora_core.settings import replace_by_name
 
-    picture(case.image).save(folder / "picture.png")
-    paths = {"base": str(base), "output_dir": str(folder), "image": str(folder / "picture.png")}
+    paths = {"base": str(base), "output_dir": str(folder)}
+    if case.image:
+        picture(case.image).save(folder / "picture.png")
+        paths["image"] = str(folder / "picture.png")
     if case.mask:
         picture(case.mask).save(folder / "mask.png")
         paths["mask"] = str(folder / "mask.png")
-    job = (Img2ImgJob if case.mask is None else InpaintJob)(**paths, dtype="fp32", device="cpu")
+    cls = GenerateJob if not case.image else Img2ImgJob if case.mask is None else InpaintJob
+    job = cls(**paths, dtype="fp32", device="cpu")
     flat = {name: value for key, part in case.values.items() for name, value in _flat(key, part)}
-    known = {name: value for name, value in flat.items() if case.mask is not None or name not in MASK_SETTINGS}
+    unknown = MASK_SETTINGS[: None if not case.image else 2 if case.mask is None else 0]
+    known = {name: value for name, value in flat.items() if name not in unknown}
     finished = list(run(replace_by_name(job, known)))[-1]
     return [np.asarray(Image.open(path).convert("RGB")) for path in finished.outputs]
 
 
-MASK_SETTINGS = ("mask_blur", "keep_size")
+MASK_SETTINGS = ("mask_blur", "keep_size", "denoising_strength")  # the last one: not of pictures from nothing
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, Any]]:

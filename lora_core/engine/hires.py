@@ -5,7 +5,7 @@ In ComfyUI's arithmetic sizes are those of its nodes that stand between two samp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,9 +19,9 @@ from lora_core.engine.random_noise import posterior_noise
 from lora_core.engine.request import SampleRequest, Start
 from lora_core.engine.samplers import Step
 from lora_core.engine.sampling import all_masked, latent_factor, noise_of, sample_from
-from lora_core.engine.vae import Draw, decode, encode
+from lora_core.engine.vae import Draw, decode_tensor, encode, to_picture
 from lora_core.jobs.generate import Hires
-from lora_core.resizing import CELL, MIDDLE, resize_picture
+from lora_core.resizing import CELL
 
 LATENT_MODES = {
     "latent": ("bilinear", False),
@@ -97,9 +97,8 @@ def enlarged(
         cells = (size.height // factor, size.width // factor)
         latents = F.interpolate(latents, size=cells, mode=mode, antialias=antialias)
     else:
-        way = _scaled if request.arithmetic == "comfyui" else resized
-        pictures = [way(p, size.width, size.height, upscaler) for p in decode(models, latents, request.low_memory)]
-        pixels = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures]).float() / 255
+        pixels = decode_tensor(models, latents, request.low_memory)
+        pixels = (_scaled if request.arithmetic == "comfyui" else _resized)(pixels, size, upscaler)
         latents = encode(models, pixels, request.low_memory, draw).to(latents)
     return _cut(latents, size.cut_height // factor, size.cut_width // factor)
 
@@ -110,11 +109,22 @@ def _cut(latents: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return latents[:, :, top : height - (rows - top), left : width - (columns - left)]
 
 
-def _scaled(picture: Image.Image, width: int, height: int, upscaler: str) -> Image.Image:
-    """ImageScaleBy's "lanczos" and "nearest-exact", and what VAEEncode takes of its picture."""
-    method = Image.Resampling.NEAREST if upscaler == "nearest" else Image.Resampling.LANCZOS
-    whole = picture.resize((width, height), method)
-    return resize_picture(MIDDLE, whole, (width // CELL * CELL, height // CELL * CELL))
+def _scaled(pixels: torch.Tensor, size: Target, upscaler: str) -> torch.Tensor:
+    """ImageScaleBy's "lanczos" and "nearest-exact", and what VAEEncode takes of its pictures [n,3,h,w]."""
+    if upscaler == "nearest":
+        pixels = F.interpolate(pixels, (size.height, size.width), mode="nearest-exact")
+    else:
+        method = Image.Resampling.LANCZOS
+        pixels = _stacked([to_picture(p).resize((size.width, size.height), method) for p in pixels])
+    return _cut(pixels, size.height % CELL, size.width % CELL)
+
+
+def _resized(pixels: torch.Tensor, size: Target, upscaler: str) -> torch.Tensor:
+    return _stacked([resized(to_picture(p), size.width, size.height, upscaler) for p in pixels])
+
+
+def _stacked(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures]).float() / 255
 
 
 def resized(picture: Image.Image, width: int, height: int, upscaler: str) -> Image.Image:

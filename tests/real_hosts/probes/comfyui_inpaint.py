@@ -47,9 +47,34 @@ def loaded(path: str) -> tuple[torch.Tensor, torch.Tensor]:
     return image, torch.zeros(1, 64, 64)
 
 
+def enlarged(latent: dict[str, Any], case: dict[str, Any], vae: Any) -> dict[str, Any]:
+    import nodes
+
+    scale, name = case["hires"]["hires_scale"], case["hires"].get("hires_upscaler", "latent")
+    if name.startswith("latent"):
+        return nodes.LatentUpscaleBy().upscale(latent, case["method"], scale)[0]
+    pictures = nodes.VAEDecode().decode(vae, latent)[0]
+    return nodes.VAEEncode().encode(vae, nodes.ImageScaleBy().upscale(pictures, case["method"], scale)[0])[0]
+
+
+def two_passes(case: dict[str, Any], model: Any, vae: Any, conds: list[Any]) -> np.ndarray:
+    import nodes
+
+    latent, denoise, steps = nodes.EmptyLatentImage().generate(case["width"], case["height"])[0], 1.0, case["steps"]
+    for last in (False, True):
+        if last:
+            latent, denoise = enlarged(latent, case, vae), case["hires"]["hires_denoising"]
+            steps = case["hires"].get("hires_steps", steps)
+        settings = (case["seed"], steps, case["cfg"], case["sampler"], case["scheduler"])
+        latent = nodes.KSampler().sample(model, *settings, *conds, latent, denoise)[0]
+    return np.clip(255.0 * nodes.VAEDecode().decode(vae, latent)[0].numpy(), 0, 255).astype(np.uint8)
+
+
 def draw(case: dict[str, Any], model: Any, vae: Any, conds: list[Any]) -> np.ndarray:
     import nodes
 
+    if case["nodes"] == "hires":
+        return two_passes(case, model, vae, conds)
     image, mask = loaded(case["image"])
     if case["mask"]:
         mask = loaded(case["mask"])[0][..., 0]
