@@ -173,7 +173,7 @@ def test_every_declared_setting_has_a_widget_somewhere(loom):
     renamed = {"folder": "folder"}
     assert {s.name for s in describe(TrainJob)} - of_training <= hidden | set(renamed)
     of_inpaint = shown["LoraLoomInpaint"] | shown["LoraLoomSoftInpaint"] | {"soft_inpainting"}
-    ours = {"output_dir", "lora_dirs", "embedding_dirs", "picture_format"}
+    ours = {"output_dir", "lora_dirs", "embedding_dirs", "picture_format", "save_text"}
     assert {s.name for s in describe(InpaintJob) if s.group != "hires"} - of_inpaint <= ours
     assert not any(name.startswith("hires") for name in of_inpaint), "hires fix is for pictures from nothing"
     assert {s.name for s in describe(GenerateJob)} - shown["LoraLoomGenerate"] <= ours
