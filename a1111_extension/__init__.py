@@ -12,6 +12,7 @@ def register() -> type:
     """
     from . import host_pages
 
+    host_pages.share_languages()
     host_pages.on("after_component", component_made)
     host_pages.on("ui_tabs", our_tab)
     host_pages.on("ui_train_tabs", train_tab)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .host import first_of, is_forge, the
+from .host import data_folder, first_of, flag, is_forge, the
 from .host_api import Option
 
 if TYPE_CHECKING:
     from .compat import Editor
 
+LOGGER = logging.getLogger("lora_loom")
+ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "lora_loom_"
 SECTION = ("lora_loom", "LoRA Loom")
 
@@ -81,6 +86,37 @@ def send_button(button: Any, tab: str, image: Any, text: Any) -> None:
     paste = first_of("infotext_utils", "generation_parameters_copypaste")
     binding = paste.ParamBinding(button, tab, source_text_component=text, source_image_component=image)
     paste.register_paste_params_button(binding)
+
+
+def share_languages() -> None:
+    """A1111 before 1.7 takes one file per language, the last one listed: what it would take without us, with our texts.
+
+    Called after it has listed them and before it makes the page.
+    """
+    try:
+        known = the("localization").localizations
+        for ours in sorted((ROOT / "localizations").glob("*.json")):
+            if isinstance(known.get(ours.stem), str):
+                known[ours.stem] = str(with_our_texts(ours))
+    except (OSError, ModuleNotFoundError) as error:
+        LOGGER.warning("Translations could not be put together: %s", error)
+
+
+def with_our_texts(ours: Path) -> Path:
+    """A file with what the host and its other extensions translate, and our texts where they have none."""
+    named = [Path(flag("localizations_dir") or ROOT / "nowhere") / ours.name]
+    named += [Path(file.path) for file in the("scripts").list_scripts("localizations", ".json")]
+    theirs = [path for path in named if path.name == ours.name and path.is_file() and not path.samefile(ours)]
+    if not theirs:
+        return ours
+    try:
+        table = {**json.loads(ours.read_text("utf-8")), **json.loads(theirs[-1].read_text("utf-8"))}
+    except (ValueError, TypeError):
+        return theirs[-1]  # the host says what is wrong with it
+    merged = data_folder() / "localizations" / ours.name
+    merged.parent.mkdir(parents=True, exist_ok=True)
+    merged.write_text(json.dumps(table, ensure_ascii=False), "utf-8")
+    return merged
 
 
 # img2img, and the component that is painted on

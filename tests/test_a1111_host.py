@@ -1,5 +1,6 @@
 import ast
 import contextlib
+import json
 import subprocess
 import sys
 import threading
@@ -422,6 +423,48 @@ def test_later_versions_are_told_the_file_and_earlier_ones_are_not(modules):
     assert len(told) == 1 and modules.script_callbacks.callback_map["callbacks_ui_tabs"] == [
         (host_pages.__file__, print)
     ]
+
+
+OURS = ROOT / "localizations" / "de_DE.json"
+
+
+def languages(modules, folder, *files):
+    """The extensions' files as the host lists them, one for each language before 1.7."""
+    listed = [OURS, *files]
+    modules.scripts.list_scripts = lambda *_: [SimpleNamespace(filename=f.name, path=str(f)) for f in listed]
+    modules.shared.cmd_opts.localizations_dir = str(folder / "localizations")
+    modules.localization.localizations["de_DE"] = str(listed[-1])
+
+
+def translation(text, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_users_translation_stays_and_ours_is_added_to_it(modules, tmp_path):
+    """Before 1.7 the host takes one file per language, the last that it finds."""
+    translation('{"Generate": "Los!", "Settings": "Einstellungen"}', tmp_path / "localizations" / "de_DE.json")
+    languages(modules, tmp_path)
+    package.register()
+    merged = json.loads(Path(modules.localization.localizations["de_DE"]).read_text("utf-8"))
+    assert merged["Generate"] == "Los!" and merged["Settings"] == "Einstellungen"
+    assert merged["Take from img2img"] == json.loads(OURS.read_text("utf-8"))["Take from img2img"]
+    theirs = translation('{"Generate": "Ab"}', tmp_path / "extensions" / "theirs" / "localizations" / "de_DE.json")
+    languages(modules, tmp_path, theirs)
+    package.register()  # at a "Reload UI"
+    merged = json.loads(Path(modules.localization.localizations["de_DE"]).read_text("utf-8"))
+    assert merged["Generate"] == "Ab" and "Settings" not in merged and "Take from img2img" in merged
+
+
+def test_languages_that_need_nothing_are_left_alone(modules, tmp_path):
+    languages(modules, tmp_path)  # ours alone
+    modules.localization.localizations |= {"ja_JP": ["a.json", "b.json"], "fr_FR": "f.json"}
+    package.register()
+    assert modules.localization.localizations == {"de_DE": str(OURS), "ja_JP": ["a.json", "b.json"], "fr_FR": "f.json"}
+    broken = translation("{", tmp_path / "localizations" / "de_DE.json")
+    package.register()
+    assert modules.localization.localizations["de_DE"] == str(broken)
 
 
 IMPORTED = """

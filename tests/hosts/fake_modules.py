@@ -84,6 +84,8 @@ class Modules:
             StableDiffusionProcessing=type("P", (), {"cached_c": ["words", 1], "cached_uc": ["", 2, 3]}),
             StableDiffusionProcessingTxt2Img=type("T", (), {"cached_hr_c": ["words", 1]}),
         )
+        self.localization = SimpleNamespace(localizations={})
+        self.scripts.list_scripts = lambda folder, ending: []
         self.networks = self.lora_extension()
 
     def flags(self):
@@ -128,7 +130,7 @@ class Modules:
         monkeypatch.setitem(sys.modules, "networks", self.networks)
         names = (
             *("shared", "paths_internal", "call_queue", "devices", "script_callbacks", "scripts"),
-            *("sd_models", "sd_vae", "infotext_utils", "initialize_util", "processing"),
+            *("sd_models", "sd_vae", "infotext_utils", "initialize_util", "processing", "localization"),
         )
         for name in names:
             monkeypatch.setitem(sys.modules, f"modules.{name}", getattr(self, name))
