@@ -62,22 +62,24 @@ class LatentChain:
         if node.kind == "SetLatentNoiseMask":
             return self._masked(found, inputs.get("mask")), inputs.get("samples")
         if node.kind == "RepeatLatentBatch":
-            return replace(found, batch=found.batch * int(self.chains.scalar(inputs.get("amount")) or 1)), inputs.get(
-                "samples"
-            )
+            return replace(found, batch=found.batch * self._number(node, "amount", 1)), inputs.get("samples")
         if node.kind in ("LatentUpscale", "LatentUpscaleBy"):
             return self._scaled(node, found, ""), inputs.get("samples")
         if size and "samples" not in inputs:
-            batch = int(self.chains.scalar(inputs.get("batch_size")) or 1)
-            return replace(found, size=found.size or size, batch=found.batch * batch), None
+            batch = found.batch * self._number(node, "batch_size", 1)
+            return replace(found, size=found.size or size, batch=batch), None
         following = next((inputs[n] for n in ("samples", "latent", "samples1", "latent_image") if n in inputs), None)
         self.chains.note(f"{node.name} changes the latents; it has no counterpart here.")
         return found, following
 
     def _scaled(self, node: Node, found: Latents, what: str) -> Latents:
-        scale = float(self.chains.scalar(node.inputs.get("scale_by")) or 0)
+        scale = float(self._number(node, "scale_by", 0, float))
         method = f"{what}{self.chains.scalar(node.inputs.get('upscale_method'))}"
         return replace(found, size=found.size or self._size(node), scale=scale, method=method)
+
+    def _number(self, node: Node, name: str, default: int, kind: type = int) -> Any:
+        value = self.chains.scalar(node.inputs.get(name))
+        return kind(value) if isinstance(value, (int, float)) and value else default
 
     def _size(self, node: Node) -> tuple[int, int] | None:
         sides = [self.chains.scalar(node.inputs.get(name)) for name in ("width", "height")]
@@ -88,7 +90,7 @@ class LatentChain:
         if node.kind in ("VAEEncodeForInpaint", "InpaintModelConditioning"):
             found = self._masked(found, node.inputs.get("mask"))
         if node.kind == "VAEEncodeForInpaint":
-            found = replace(found, content="grey", grow=int(self.chains.scalar(node.inputs.get("grow_mask_by")) or 0))
+            found = replace(found, content="grey", grow=self._number(node, "grow_mask_by", 0))
         return self._picture(node.inputs.get("pixels"), found)
 
     def _picture(self, link: Any, found: Latents) -> Latents:

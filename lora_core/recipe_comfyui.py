@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -123,9 +124,15 @@ def read_pass(chains: Chains, node: Node) -> Pass:
         float(number("cfg", 1.0)),
         str(chains.scalar(inputs.get("sampler_name")) or ""),
         str(chains.scalar(inputs.get("scheduler")) or ""),
-        (steps - start) / steps if late else float(number("denoise", 1.0)),
+        share_of(steps, start) if late else float(number("denoise", 1.0)),
         inputs,
     )
+
+
+def share_of(steps: int, start: int) -> float:
+    """The denoising strength that leaves out the first `start` steps; int((steps - start) / strength) is `steps`."""
+    share = (steps - start) / steps
+    return share if int((steps - start) / share) == steps else math.nextafter(share, 0)
 
 
 def gathered(chains: Chains, node: Node) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lora_core.engine.schedule import all_sigmas, discretization, sampling_sigmas
 from lora_core.errors import FileError
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob, LoraUse
-from lora_core.recipe_comfyui import Drawing, recipe_comfyui
+from lora_core.recipe_comfyui import Drawing, recipe_comfyui, share_of
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -191,24 +193,29 @@ def test_two_passes_are_a_hires_fix() -> None:
     assert len(found.unmapped) == 1 and "5.0 as CFG scale" in found.unmapped[0]
 
 
+def late(steps: int, start: int) -> Img2ImgJob:
+    plain = sampler(noise_seed=3, steps=steps, scheduler="karras", start_at_step=start, end_at_step=10000)["inputs"]
+    del plain["seed"]
+    job = read({**graph(n3={"class_type": "KSamplerAdvanced", "inputs": plain}), **image()}).job
+    assert isinstance(job, Img2ImgJob)
+    return job
+
+
 def test_the_advanced_sampler_starting_late_denoises_partly() -> None:
-    late = node(
-        "KSamplerAdvanced",
-        add_noise="enable",
-        noise_seed=3,
-        steps=20,
-        cfg=7,
-        sampler_name="euler",
-        scheduler="karras",
-        start_at_step=8,
-        end_at_step=10000,
-        model=("4", 0),
-        positive=("6", 0),
-        negative=("7", 0),
-        latent_image=("5", 0),
-    )
-    job = read({**graph(n3=late), **image()}).job
-    assert isinstance(job, Img2ImgJob) and (job.steps, job.denoising_strength, job.seed) == (12, 0.6, 3)
+    job = late(20, 8)
+    assert (job.steps, job.denoising_strength, job.seed) == (12, 0.6, 3)
+
+
+@pytest.mark.parametrize(("steps", "start"), [(20, 8), (14, 5), (25, 8), (28, 10), (94, 91)])
+def test_the_advanced_sampler_starts_at_its_own_sigma(steps: int, start: int) -> None:
+    job, d = late(steps, start), discretization(False, "comfyui")
+    ours = sampling_sigmas(d, "karras", job.steps, job.denoising_strength)
+    assert torch.equal(ours, all_sigmas(d, "karras", steps)[start:])
+
+
+def test_a_late_start_is_exact_for_any_number_of_steps() -> None:
+    pairs = [(steps, start) for steps in range(2, 201) for start in range(1, steps)]
+    assert [pair for pair in pairs if int((pair[0] - pair[1]) / share_of(*pair)) != pair[0]] == []
 
 
 @pytest.mark.parametrize(
