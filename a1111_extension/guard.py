@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MAX_BODY = 1 << 20
-LOCAL = ("localhost", "127.0.0.1", "::1")
 KEY_HEADER = "x-lora-loom"
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -60,11 +60,11 @@ def foreign(scope: Scope, access: Access) -> str:
     """Why a request comes from another site; "" when it comes from ours, or from no browser."""
     host = header(scope, "host")
     origin = header(scope, "origin")
-    if origin and origin in access.origins:
+    if origin and (origin in access.origins or "*" in access.origins):
         return ""
-    if not access.public and hostname(f"//{host}") not in LOCAL:
+    if not access.public and not is_local(hostname(f"//{host}")):
         return f"The server is called {host!r}, but it serves this computer only; --listen opens it."
-    if origin and urlsplit(origin).netloc.lower() != host.lower():
+    if origin and netloc(origin) != host.lower():
         return "Requests from other sites are refused."
     if header(scope, "sec-fetch-site") not in ("", "same-origin", "none"):
         return "Requests from other sites are refused."
@@ -72,10 +72,23 @@ def foreign(scope: Scope, access: Access) -> str:
 
 
 def hostname(url: str) -> str:
-    try:
+    with contextlib.suppress(ValueError):
         return (urlsplit(url).hostname or "").lower()
-    except ValueError:
-        return ""
+    return ""
+
+
+def netloc(url: str) -> str:
+    """Host and port of an address, "?" for what is none."""
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).netloc.lower() or "?"
+    return "?"
+
+
+def is_local(name: str) -> bool:
+    """Whether a host's name or address means this computer, whoever resolves it."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    return name.lower() == "localhost"
 
 
 def known(scope: Scope, access: Access) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .guard import is_local
 from .host_api import Choice
 
 
@@ -164,7 +165,8 @@ def page_credentials() -> dict[str, str]:
 
 def is_public() -> bool:
     """Whether the server is meant to be reached from other computers."""
-    return any(flag(one) for one in ("listen", "share", "ngrok", "server_name")) or bool(flag("nowebui"))
+    named = flag("server_name")
+    return any(flag(one) for one in ("listen", "share", "ngrok", "nowebui")) or bool(named and not is_local(named))
 
 
 def allowed_origins() -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.errors import LoomError
-from lora_core.jobs.train import Dataset, TrainJob
+from lora_core.errors import ConfigError, LoomError
+from lora_core.jobs.files import InspectJob
 from lora_core.run import kind_of
 
 from . import compat
@@ -65,17 +65,20 @@ class Page:
 
         On a server that others can reach, paths stay inside the host's folders, as those of requests do.
         """
-        kind = kind_of(job)
-        public = self.host.access({}).public
-        job = self.host.confined(kind, job) if public else self.host.filled(kind, job)
-        return self.host.desk.submit(job, title)
+        return self.host.desk.submit(self.placed(job), title)
 
-    def readable(self, folder: str) -> str:
-        """A folder that a visitor named. Raises ConfigError where others reach the server and it is not the host's."""
-        if not self.host.access({}).public:
-            return folder
-        job = TrainJob(base="", output_dir="", dataset=Dataset(folder=folder))
-        return self.host.confined("train", job).dataset.folder
+    def placed(self, job: Any) -> Any:
+        """The job as `submit` hands it over. Raises ConfigError for paths that may not be used."""
+        kind = kind_of(job)
+        return self.host.confined(kind, job) if self.host.access({}).public else self.host.filled(kind, job)
+
+    def readable(self, path: str) -> str:
+        """A file or folder that a visitor named. Raises ConfigError where others reach the server and it is not the
+        host's."""
+        try:
+            return self.placed(InspectJob(lora=path)).lora
+        except ConfigError as error:
+            raise ConfigError([fault.removeprefix("lora: ") for fault in error.problems]) from None
 
     def panel(self, kinds: Sequence[str], empty: str, **bridges: str) -> gr.HTML:
         """Where the script shows jobs of these kinds: progress, curve, pictures, buttons, queue."""

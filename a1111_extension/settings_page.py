@@ -28,7 +28,8 @@ OPTIONS = (
         "picture_folders",
         "",
         "Folders that the REST API may read pictures from",
-        help="One a line, besides the host's own folders. Pages of this tab may name any folder.",
+        help="One a line, besides the host's own folders. With --listen and its kin the pages of this tab may read "
+        "these only, too; without, they may name any folder.",
     ),
     Option("engine_minutes", 5, "Minutes that the engine keeps its models", help="0: it ends after each job."),
     Option(

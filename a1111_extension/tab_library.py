@@ -15,6 +15,7 @@ from lora_core.jobs.files import ConvertJob, InspectJob, MetadataJob, RepairJob
 from lora_core.library import Card, card
 from lora_core.metadata_edit import FIELDS
 from lora_core.settings import replace_by_name
+from lora_core.uploads import keep_uploads
 
 from . import compat
 from .cards import turner
@@ -110,7 +111,7 @@ class LibraryTab:
 
     def picked(self, data: Data) -> dict[Any, Any]:
         title = str(data[self.pick.text])
-        found = inspect_network(self.page.path_of(title))
+        found = inspect_network(self.page.readable(self.page.path_of(title)))
         stated = {name: found.metadata.get(key, "") for name, key in FIELDS.items()}
         choices = self.found(data[self.search])
         place = next((i for i, choice in enumerate(choices) if choice.title == title), 0)
@@ -156,9 +157,14 @@ class LibraryTab:
         path, stated = self.path(data), dict(data[self.stated] or {})
         values = {name: "" if value is None else value for name, value in self.metadata.values(data).items()}
         changed = {k: v for k, v in values.items() if k not in FIELDS or v != stated.get(k, "")}
-        job = replace_by_name(MetadataJob(), {**changed, "lora": path, "cover": data[self.cover] or ""})
+        cover = self.kept(data[self.cover]) if data[self.cover] else ""
+        job = replace_by_name(MetadataJob(), {**changed, "lora": path, "cover": cover})
         self.page.submit(job, Path(path).stem)
         return {self.said.said: good("The metadata is being written; the weights stay as they are.")}
+
+    def kept(self, picture: str) -> str:
+        """A copy of an uploaded picture in our own folder: the job reads it later, and only from the host's folders."""
+        return str(keep_uploads([picture], self.host.data_folder() / "uploads" / "covers")[0])
 
 
 def card_html(title: str, shown: Card, chosen: bool) -> str:

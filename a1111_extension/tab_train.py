@@ -189,9 +189,9 @@ class TrainTab:
         return {**self.looked(data), **self.form.shown({"folder": str(folder)}), self.files: gr.update(value=None)}
 
     def captions_saved(self, data: Data) -> dict[Any, Any]:
-        folder = self.folder(data)
+        folder, job = self.folder(data), self.job(data)
         written = write_captions(folder, json.loads(data[self.save_captions.text] or "{}"))
-        return {**self.dataset(folder, self.job(data)), self.said.said: good(f"{len(written)} captions saved.")}
+        return {**self.dataset(folder, job), self.said.said: good(f"{len(written)} captions saved.")}
 
     def turned(self, data: Data) -> dict[Any, Any]:
         rows = caption_rows(self.folder(data))
@@ -206,9 +206,9 @@ class TrainTab:
         found = self.form.values(data)
         family, pictures = "sd1", 0
         if found["base"]:
-            family = str(checkpoint_facts(found["base"])["family"])
+            family = str(checkpoint_facts(self.page.readable(found["base"]))["family"])
         if found["folder"]:
-            pictures = len(caption_rows(found["folder"]))
+            pictures = len(caption_rows(self.page.readable(found["folder"])))
         low = bool(data[self.low])
         return goals.Wish(data[self.goal].lower(), data[self.effort].lower(), family, pictures, low)
 
@@ -219,7 +219,7 @@ class TrainTab:
             values["name"] = values["trigger"] or DEFAULTS["name"]
         carried = from_json(TrainJob, json.loads(data[self.carried])) if data[self.carried] else TrainJob()
         job = replace_by_name(carried, {**values, "output_dir": "", "work_dir": "", "resume": True})
-        return self.host.filled("train", job)
+        return self.page.placed(job)
 
     def checked(self, data: Data) -> dict[Any, Any]:
         """Everything that can be told before the start."""

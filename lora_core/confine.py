@@ -28,12 +28,12 @@ MAX_LENGTH = 4096
 J = TypeVar("J")
 
 
-def confined(path: str, roots: Sequence[Path]) -> Path:
+def confined(path: str, roots: Sequence[Path], hint: str = "") -> Path:
     """The absolute path that `path` names, links followed, if it lies in or below one of the roots.
 
     A relative path is looked for below each root in turn; where it exists nowhere it belongs to the first.
     Raises ConfigError for everything that leads elsewhere: "..", other absolute paths, links, network shares,
-    drive-relative and device names, NUL.
+    drive-relative and device names, NUL. `hint`: a sentence on how to allow another folder.
     """
     fault = spelling_fault(path)
     if fault:
@@ -43,9 +43,16 @@ def confined(path: str, roots: Sequence[Path]) -> Path:
     chosen = next((place for place in joined if os.path.lexists(place)), joined[0] if joined else "")
     found = os.path.realpath(chosen)
     if not any(below(found, root) for root in allowed):
-        names = ", ".join(str(root) for root in roots) or "none is set"
-        raise ConfigError(f"The path {path[:200]!r} is outside the folders that may be used here ({names}).")
+        where = f"The path {path[:200]!r} is outside the folders that may be used here ({names_of(allowed)})."
+        raise ConfigError(f"{where} {hint}".strip())
     return Path(found)
+
+
+def names_of(roots: Sequence[str]) -> str:
+    """The real roots for a sentence, without those that lie in another one."""
+    every = list(dict.fromkeys(roots))
+    outer = [root for root in every if not any(root != other and below(root, other) for other in every)]
+    return ", ".join(outer) or "none is set"
 
 
 def spelling_fault(path: str) -> str:
@@ -166,18 +173,18 @@ def nested_fields(value: Any, way: tuple[str | int, ...]) -> Iterator[PathField]
                     yield from (PathField((*way, f.name, i, n), path, False) for n, path in kept)
 
 
-def confine_job(job: J, read_roots: Sequence[Path], write_roots: Sequence[Path]) -> J:
+def confine_job(job: J, read_roots: Sequence[Path], write_roots: Sequence[Path], hint: str = "") -> J:
     """The job with every path confined and absolute. Raises ConfigError that names every path that leads elsewhere.
 
-    What is written must lie in `write_roots`; what is read in either.
+    What is written must lie in `write_roots`; what is read in either. `hint`: how to allow another folder to read from.
     """
     name = getattr(job, "name", "")
     faults = [f"name: {name[:200]!r} must be a name, not a path."] if re.search(r"[\\/\0]|^\.\.?$", name) else []
     changed = job
     for place in path_fields(job):
-        roots = write_roots if place.written else (*read_roots, *write_roots)
+        roots, told = (write_roots, "") if place.written else ((*read_roots, *write_roots), hint)
         try:
-            changed = replaced(changed, place.way, str(confined(place.value, roots)) + place.tail)
+            changed = replaced(changed, place.way, str(confined(place.value, roots, told)) + place.tail)
         except ConfigError as error:
             faults += [f"{place.name}: {problem}" for problem in error.problems]
     if faults:

@@ -326,6 +326,20 @@ def test_logins_and_names(modules, ui):
     assert access.api == {"a": "b:c", "d": "e"} and access.public and access.origins == ("http://x", "http://y")
     modules.shared.cmd_opts.nowebui = True
     assert ui.access({}).page == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("my.box", True), ("", False)],
+)
+def test_a_server_name_of_this_computer_opens_nothing(modules, ui, name, public):
+    modules.shared.cmd_opts.server_name = name
+    assert ui.access({}).public == public
+
+
+def test_a_refused_folder_says_which_setting_helps(modules, ui):
+    with pytest.raises(ConfigError, match='settings, page "LoRA Loom"'):
+        ui.confined("train", TrainJob(name="x", dataset=replace(TrainJob().dataset, folder="/etc")))
     assert ui.page_key() != webui.WebUI().page_key() and len(ui.page_key()) > 20
 
 

@@ -92,6 +92,17 @@ def test_no_roots_allow_nothing():
         confined("x", ())
 
 
+def test_a_refusal_names_each_folder_once_and_says_how_another_is_allowed(roots, tmp_path):
+    several = (*roots, roots[0], roots[0] / "sub")
+    with pytest.raises(ConfigError) as fault:
+        confined("/etc/passwd", several, "Ask the owner.")
+    assert f"({tmp_path / 'loras'}, {tmp_path / 'out'}). Ask the owner." in str(fault.value)
+    with pytest.raises(ConfigError) as fault:
+        confine_job(full_train("/etc/passwd", "/etc"), roots[:1], roots[1:], "Ask the owner.")
+    base, output = fault.value.problems  # no hint where something would be written
+    assert base.startswith("base") and "Ask the owner." in base and "Ask the owner." not in output
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from(list("a./\\ ~:\0é\ud800")) | st.characters(), max_size=12))
 def test_whatever_is_let_through_lies_below_a_root(path):

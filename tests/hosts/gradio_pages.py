@@ -27,6 +27,7 @@ from lora_core.tensor_writer import write_tensors
 extension()
 
 from lora_loom_a1111 import compat, tabs  # noqa: E402
+from lora_loom_a1111.guard import Access  # noqa: E402
 from lora_loom_a1111.page import Page  # noqa: E402
 
 FOUR = compat.FOUR
@@ -391,6 +392,48 @@ def test_the_library_lists_inspects_and_edits(built, two_loras):
     assert built.last == MetadataJob(lora=str(two_loras[1]), trigger="abc")
     library.measured(data)
     assert built.last.numbers and built.last.picture.endswith("lora_1.png")
+
+
+def test_a_preview_picture_is_kept_where_jobs_may_read_it(built, two_loras, tmp_path, monkeypatch):
+    monkeypatch.setattr(built.host, "access", lambda sessions: Access(public=True))
+    library = built.pages["Library"]
+    data = built.data(*library.metadata.components.values())
+    cover = tmp_path / "image.png"
+    Image.new("RGB", (8, 8), "red").save(cover)
+    library.written({**data, library.chosen: "lora_1", library.stated: {}, library.cover: str(cover)})
+    kept = built.host.data_folder() / "uploads" / "covers" / "image.png"
+    assert built.last.cover == str(kept) and kept.read_bytes() == cover.read_bytes()
+
+
+@pytest.fixture
+def public(built, tmp_path, monkeypatch):
+    """A server that others reach, and what the page Train sends for pictures outside the host's folders."""
+    monkeypatch.setattr(built.host, "access", lambda sessions: Access(public=True))
+    train = built.pages["Train"]
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    data = built.data(*train.form.components.values(), train.goal, train.effort, train.low)
+    data |= {train.carried: "", train.form.components["folder"]: str(tmp_path)}
+    return data | {train.form.components["base"]: str(DEMO / "demo_base.safetensors")}
+
+
+@pytest.mark.parametrize("what", ["looked", "wished", "checked", "started", "captions_saved", "turned"])
+def test_where_others_reach_the_server_a_page_looks_only_into_the_hosts_folders(built, public, what):
+    train = built.pages["Train"]
+    data = {**public, train.save_captions.text: '{"a.png": "x"}', train.turn.text: "0"}
+    with pytest.raises(ConfigError, match="outside the folders"):
+        getattr(train, what)(data)
+    assert not (Path(data[train.form.components["folder"]]) / "a.txt").exists()
+
+
+def test_where_others_reach_the_server_no_file_outside_is_examined(built, public, two_loras, tmp_path):
+    train, library = built.pages["Train"], built.pages["Library"]
+    shutil.copy(two_loras[0], tmp_path / "secret.safetensors")
+    inside = {train.form.components["folder"]: str(built.host.data_folder())}
+    for path in (tmp_path / "secret.safetensors", tmp_path / "nothing.safetensors"):
+        with pytest.raises(ConfigError, match="outside the folders"):
+            library.picked({library.pick.text: str(path), library.search: ""})
+        with pytest.raises(ConfigError, match="outside the folders"):
+            train.wished({**public, **inside, train.form.components["base"]: str(path)})
 
 
 def test_a_file_that_is_no_lora_is_shown_with_the_reason(built):

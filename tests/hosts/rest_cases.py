@@ -201,6 +201,10 @@ FOREIGN = [
     ({"host": "evil.example:7860"}, 403),
     ({"host": "127.0.0.1.evil.example"}, 403),
     ({"host": ""}, 403),
+    ({"host": "[::1"}, 403),
+    ({"origin": "http://[::1"}, 403),
+    ({"origin": "nonsense"}, 403),
+    ({"host": "127.0.0.2:7860", "origin": "http://127.0.0.2:7860"}, 200),
     ({"origin": LOCAL, "sec-fetch-site": "same-origin"}, 200),
     ({"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
     ({"host": "[::1]:7860"}, 200),
@@ -248,6 +252,8 @@ def test_a_public_server_has_any_name_but_one_origin(client, host):
     assert access(client, host, {**names, "origin": "http://other"}, public=True).status_code == 403
     allowed = access(client, host, {**names, "origin": "http://other"}, public=True, origins=("http://other",))
     assert allowed.status_code == 200
+    every = access(client, host, {"origin": "http://other", "sec-fetch-site": "cross-site"}, origins=("*",))
+    assert every.status_code == 200
 
 
 def parsed(text):
