@@ -21,8 +21,8 @@ ENOUGH_BYTES = 14 << 30
 STEP_SECONDS = 20.0
 PAUSED = "LoRA Loom: the running job was paused for this picture."
 NO_ROOM = (
-    "LoRA Loom: the model does not fit beside the running job, so nothing was drawn. "
-    "Pause or stop the job, or let it make way by itself (Settings, LoRA Loom), then draw again."
+    "LoRA Loom: the model does not fit beside the job, so nothing was drawn. "
+    "Stop the job, which can go on later, then draw again."
 )
 
 
