@@ -10,16 +10,21 @@ from typing import Any
 from lora_core import host_names
 from lora_core.errors import ConfigError, FileError
 from lora_core.infotext import Infotext, read_hashes, read_infotext
-from lora_core.infotext_fields import GENERATE, IMG2IMG, INPAINT, SOFT, Field
+from lora_core.infotext_fields import GENERATE, IMG2IMG, INPAINT, PROGRAM, SOFT, Field
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob
 from lora_core.lora_tags import split_lora_tags, without_other_tags
-from lora_core.recipe_notes import left_over, version_of
+from lora_core.recipe_notes import left_over, older_than, version_of
 from lora_core.recipe_values import Recipe, Wanted
 from lora_core.settings import replace_by_name
 
 CLASSES: dict[str, type[GenerateJob]] = {"generate": GenerateJob, "img2img": Img2ImgJob, "inpaint": InpaintJob}
 INPAINT_KEYS = ("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked area padding", SOFT[0].key)
 NV = "The picture names no noise source: A1111 drew on the graphics card, and NVIDIA's generator is imitated (nv)."
+OLD_MASK = (
+    "A1111 before 1.8 did not write area, masked content and mask mode: "
+    "whole picture, original and inpaint masked are taken."
+)
+RESIZED = "A1111 writes no resize mode: just resize is taken."
 LOOP = {"Hires upscale", "Hires resize", "Hires steps", "Hires upscaler"}
 
 
@@ -187,8 +192,13 @@ def _fill(reading: Reading) -> None:
         reading.settings["noise_source"] = "nv"
         reading.assumed.append(NV)
     if reading.kind != "generate":
+        if "resize_mode" not in reading.settings and not reading.version.startswith(PROGRAM):
+            reading.assumed.append(RESIZED)
         reading.unmapped.append("The picture that was drawn over is not in the file: set image.")
     if reading.kind == "inpaint":
+        told = reading.settings.keys() & {"inpaint_area", "masked_content", "mask_invert", "only_masked_padding"}
+        if older_than(reading.version, (1, 8)) and not told:
+            reading.assumed.append(OLD_MASK)
         reading.settings.setdefault("mask_blur", 0)
         reading.settings.setdefault("keep_size", False)
         reading.unmapped.append("The mask is not in the file: set mask.")

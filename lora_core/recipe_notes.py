@@ -65,6 +65,12 @@ def left_over(values: Mapping[str, str], version: str) -> list[str]:
     return found
 
 
+def older_than(text: str, version: tuple[int, int]) -> bool:
+    """Whether it is an earlier A1111; the earliest ones wrote no version."""
+    number = version_of(text)
+    return number < version if number else not text
+
+
 def version_of(text: str) -> tuple[int, int] | None:
     """A1111's version; None for another program's and for a fork's own numbers."""
     match = re.match(r"v?(\d+)\.(\d+)", text)

@@ -233,6 +233,32 @@ def test_the_kind_is_told_by_the_keys() -> None:
     assert soft.soft.soft_inpainting is True and soft.soft.mask_blend_power == 2.0 and soft.mask_blur == 0
 
 
+MASKED = "RNG: CPU, Denoising strength: 0.5, Mask blur: 4"
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (f"{MASKED}, Version: v1.6.1", True),
+        (MASKED, True),
+        (f"{MASKED}, Inpaint area: Only masked, Version: v1.7.0", False),
+        (f"{MASKED}, Version: v1.8.0", False),
+        (f"{MASKED}, Version: f2.0.1v1.10.1", False),
+        ("RNG: CPU, Denoising strength: 0.5, Version: v1.6.1", False),
+    ],
+)
+def test_what_old_versions_did_not_write_of_the_mask_is_said(values: str, told: bool) -> None:
+    found = parse(values)
+    assert any("before 1.8 did not write area, masked content and mask mode" in text for text in found.assumed) == told
+    assert any("writes no resize mode" in text for text in found.assumed)
+    assert len(found.assumed) == 1 + told
+
+
+def test_a_resize_mode_is_assumed_only_where_one_matters() -> None:
+    assert parse("RNG: CPU, Sampler: Euler, Version: v1.6.1").assumed == ()
+    assert parse(f"{MASKED}, Resize mode: Crop and resize, Version: LoRA Loom 0.1.0").assumed == ()
+
+
 def test_hashes_of_other_programs() -> None:
     civitai = 'Hashes: {"model": "6ce0161689", "lora:a": "0123456789", "embed:bad": "aaaabbbbcc"}, Clip skip: 2'
     found = parse(f"Sampler: Euler, {civitai}")
