@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route, Router
 
 from lora_core.desk import Desk
-from lora_core.desk_view import finite
+from lora_core.desk_view import finite, whole_snapshot
 from lora_core.errors import ConfigError, LoomError
 from lora_core.events import Finished, event_to_json
 from lora_core.run import RUNNERS, run
@@ -180,7 +180,7 @@ class Api:
             raise Missing(str(error)) from None
 
     def job(self, id: str, query: Any) -> Any:
-        return self.desk.snapshot(self.known(id))
+        return whole_snapshot(self.desk, self.known(id))
 
     def settings(self, id: str, query: Any) -> Any:
         return job_to_wire(self.desk.job(self.known(id)))

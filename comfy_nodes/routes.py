@@ -36,13 +36,13 @@ def jobs(_: dict[str, str]) -> Any:
 
 def job(parts: dict[str, str]) -> Any:
     """A job as `Desk.snapshot` says, files by number and name; `steps`: of the training, [done, total] or None."""
-    from lora_core.desk_view import continued
+    from lora_core.desk_view import whole_snapshot
     from lora_core.events import Progress
 
     from .work import desk
 
     try:
-        found = continued(desk().snapshot(parts["id"]), map(desk().snapshot, earlier(parts["id"])))
+        found = whole_snapshot(desk(), desk().ticket(parts["id"]).id)
         files = desk().files(parts["id"])
         steps = [e for _, e in desk().events(parts["id"]) if isinstance(e, Progress) and e.unit == "step"]
     except LoomError:
@@ -51,16 +51,6 @@ def job(parts: dict[str, str]) -> Any:
     for key in ("marks", "previews"):
         found[key] = [_without_path(item, files) for item in found[key]]
     return found | {"outputs": [Path(path).name for path in found["outputs"]], "report": {}}
-
-
-def earlier(id: str) -> list[str]:
-    """The ids of earlier jobs of the same kind and name, the newest first: a training goes on from the last of them."""
-    from .work import desk
-
-    tickets = desk().tickets()
-    place = next(number for number, ticket in enumerate(tickets) if ticket.id == desk().ticket(id).id)
-    mine = tickets[place]
-    return [t.id for t in reversed(tickets[:place]) if (t.kind, t.title) == (mine.kind, mine.title)]
 
 
 def _without_path(item: dict[str, Any], files: tuple[str, ...]) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from lora_core.desk_store import MAX_LOSSES, Row, Ticket, thinned
 from lora_core.events import Change, Finished, Loss, Note, Preview, Progress, Saved, Stage
@@ -48,6 +49,26 @@ def snapshot(ticket: Ticket, rows: Sequence[Row]) -> dict[str, Any]:
         "notes": [dataclasses.asdict(e) for e in events if isinstance(e, Note)][-MAX_SHOWN:],
         "report": finite(dict(finished[-1].report)) if finished else {},
     }
+
+
+class Shown(Protocol):
+    """Of a desk what `whole_snapshot` asks."""
+
+    def tickets(self) -> tuple[Ticket, ...]: ...
+
+    def snapshot(self, id: str) -> dict[str, Any]: ...
+
+
+def whole_snapshot(desk: Shown, id: str) -> dict[str, Any]:
+    """A job's snapshot; where it went on from earlier runs, with their curves before its own."""
+    return continued(desk.snapshot(id), map(desk.snapshot, earlier(desk.tickets(), id)))
+
+
+def earlier(tickets: Sequence[Ticket], id: str) -> list[str]:
+    """The ids of earlier jobs of the same kind and name, the newest first: a training goes on from the last of them."""
+    alike = {t.id: (t.kind, t.title) for t in tickets}
+    before = itertools.takewhile(lambda known: known != id, alike)
+    return [known for known in before if alike[known] == alike.get(id)][::-1]
 
 
 def continued(shown: dict[str, Any], earlier: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import math
 import re
 from dataclasses import dataclass
 
-from lora_core.jobs.choices import SAMPLERS
+from lora_core.host_names import SAMPLER
 
 FLAG = re.compile(r"\s--([a-z]+)(?:\s+|$)(.*?)(?=\s--[a-z]+(?:\s|$)|$)", re.DOTALL)
 NUMBERS = {"w": 8192, "h": 8192, "d": 2**63 - 1, "s": 1000, "l": 100}
 KNOWN = {"n", "ss", *NUMBERS}
 CELL, LEAST = 8, 64
 KOHYA_SAMPLERS = {
-    **{name: name for name in SAMPLERS},
+    **{name: name for name in SAMPLER},
     **{"euler_a": "euler_ancestral", "dpm_2": "dpm2", "dpm_2_a": "dpm2_ancestral", "pndm": "lms"},
     **{"dpmsolver": "dpmpp_2m", "dpmsolver++": "dpmpp_2m", "dpmsingle": "dpmpp_2m"},
 }
@@ -69,7 +69,7 @@ def prompt_faults(line: str) -> list[str]:
         if name in flags and not within(flags[name], most, whole=name != "l"):
             found.append(f"--{name} {flags[name]} in the preview prompt {line!r} must be a number from 0 to {most}.")
     if "ss" in flags and sampler_named(flags["ss"]) is None:
-        found.append(f"The sampler {flags['ss']!r} of a preview prompt is not known; known: {', '.join(SAMPLERS)}.")
+        found.append(f"The sampler {flags['ss']!r} of a preview prompt is not known; known: {', '.join(SAMPLER)}.")
     unknown = sorted(flags.keys() - KNOWN)
     if unknown:
         found.append(

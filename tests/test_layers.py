@@ -1,6 +1,7 @@
 """Imports go downwards only: L0 (standard library) <- L1 (torch, numpy, safetensors, Pillow) <- L2 (engine)."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,17 @@ def test_l1_imports_without_the_engine():
 def test_the_engine_imports_without_a_host():
     names = {m for m in MODULES if m not in ("lora_core.__main__", "lora_core.demo.__main__")}
     assert imported_in_a_fresh_interpreter(names, HOST_PACKAGES) == len(names)
+
+
+def test_every_module_can_be_the_first_that_is_imported():
+    """No module needs, with the packages above what it imports, itself."""
+    graph = {}
+    for name, path in MODULES.items():
+        named = {m for module, names in imports(path, False) for m in (module, *(f"{module}.{n}" for n in names))}
+        parts = [m.split(".") for m in named & MODULES.keys()]
+        needed = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
+        graph[name] = {m for m in needed if name != m and not name.startswith(f"{m}.")}
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def test_prints_are_in_the_command_line_only():

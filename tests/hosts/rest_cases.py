@@ -13,6 +13,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.testclient import TestClient
 
 from lora_core.desk import Desk
+from lora_core.events import Loss
+from lora_core.jobs import GenerateJob
 from lora_core.remote import Child
 from lora_core.run import RUNNERS
 from lora_core.tensors import write_tensors
@@ -128,6 +130,7 @@ def test_the_same_json_as_the_command_line(client, host):
     assert job.output_dir == str(host.lora_folders()[0]) and "Lora" not in job.work_dir
 
 
+TRAINING = {"base": "b", "dataset": {"folder": "p"}}
 FAULTS = [
     ("/merge", {"loras": [], "output": "x.safetensors"}, 422, "No LoRA"),
     ("/merge", {"loras": [{"path": "/etc/passwd"}], "output": "x.safetensors"}, 422, "outside"),
@@ -144,6 +147,8 @@ FAULTS = [
     ("/keep", {"lora": "one.safetensors", "remove": ["/etc/nothing"]}, 422, "outside"),
     ("/keep", {"lora": "one.safetensors", "remove": ["//server/share/x"]}, 422, "network"),
     ("/keep", {"lora": "/etc/passwd"}, 422, "outside"),
+    ("/train", {**TRAINING, "optimization": {"optimizer_class": "antigravity.X"}}, 422, "pages and requests may name"),
+    ("/train", {**TRAINING, "optimization": {"schedule_class": "antigravity.X"}}, 422, "pages and requests may name"),
     ("/jobs/000000000000/stop", {}, 404, "no job"),
 ]
 
@@ -336,3 +341,19 @@ def test_the_queue_is_bounded(client, host, monkeypatch):
     monkeypatch.setattr(desk, "MAX_WAITING", 0)
     answer = client.post(f"{V1}/merge", json={"loras": [{"path": "a"}], "output": "x.safetensors"})
     assert answer.status_code == 422 and "waiting" in answer.json()["error"]
+
+
+def test_the_curve_of_a_resumed_training_begins_with_the_first_run(client, host, monkeypatch):
+    ids = [host.desk.submit(GenerateJob(base="x", prompt="y", output_dir="z"), title) for title in ("a", "b", "a")]
+    for id in ids:
+        over(client, id)
+    steps = dict(zip(ids, (range(1, 5), range(1, 3), range(4, 7))))
+    rows = {id: [(n, Loss(n, float(i), 0.5, 1e-4, 0.25)) for n in steps[id]] for i, id in enumerate(ids)}
+    monkeypatch.setattr(host.desk, "events", lambda id, after=0: rows[id])
+    curves = [client.get(f"{V1}/jobs/{id}").json() for id in ids]
+    assert [[p[:2] for p in shown["losses"]] for shown in curves] == [
+        [[1, 0], [2, 0], [3, 0], [4, 0]],
+        [[1, 1], [2, 1]],
+        [[1, 0], [2, 0], [3, 0], [4, 2], [5, 2], [6, 2]],
+    ]
+    assert [p[0] for p in curves[2]["held_out"]] == [1, 2, 3, 4, 5, 6]
