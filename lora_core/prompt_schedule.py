@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lora_core.errors import ConfigError
 
@@ -15,10 +15,14 @@ _NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+\.[0-9]*|\.?[0-9]+)(?:[eE][+-]?[0-9]+)?
 
 @dataclass(frozen=True)
 class Timing:
-    """Steps of the first pass; `hires_steps` set: those of the second, whose fractions count from 1 to 2."""
+    """Steps of the first pass; `hires_steps` set: those of the second, whose fractions count from 1 to 2.
+
+    `old`: as A1111 before 1.6 counted, all numbers below 1 as fractions and the second pass like the first.
+    """
 
     steps: int
     hires_steps: int | None = None
+    old: bool = False
 
     @property
     def total(self) -> int:
@@ -26,6 +30,8 @@ class Timing:
 
     def step_of(self, when: str) -> int:
         """A number with a point is a fraction of the steps, one without counts steps."""
+        if self.old:
+            return min(self.steps, int(float(when) * (self.steps if float(when) < 1 else 1)))
         second = self.hires_steps is not None
         if "." in when:
             return min(self.total, int((float(when) - second) * self.total))
@@ -61,6 +67,18 @@ def schedule(prompt: str, timing: Timing) -> list[tuple[int, str]]:
         return [(timing.total, prompt)]
     ends = sorted({timing.total, *_ends(tree, timing)})
     return [(end, "".join(_at(tree, end, timing))) for end in ends]
+
+
+def edits_moved(prompt: str, timing: Timing) -> bool:
+    """Whether A1111 before 1.6 used another text than today in some step of a pass."""
+    today, before = schedule(prompt, timing), schedule(prompt, replace(timing, old=True))
+    steps = range(1, timing.total + 1)
+    return any(text_at(today, step) != text_at(before, step) for step in steps)
+
+
+def text_at(course: list[tuple[int, str]], step: int) -> str:
+    """The text of a step in what `schedule` gives; steps count from 1."""
+    return next((text for end, text in course if step <= end), course[-1][1])
 
 
 def _ends(tree: Node, timing: Timing) -> Iterator[int]:

@@ -10,10 +10,11 @@ from typing import Any
 from lora_core import host_names
 from lora_core.errors import ConfigError, FileError
 from lora_core.infotext import Infotext, read_hashes, read_infotext
-from lora_core.infotext_fields import GENERATE, IMG2IMG, INPAINT, PROGRAM, SOFT, Field
+from lora_core.infotext_fields import GENERATE, IMG2IMG, INPAINT, PROGRAM, SOFT, Field, has_hires
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob
 from lora_core.lora_tags import split_lora_tags, without_other_tags
-from lora_core.recipe_notes import left_over, older_than, version_of
+from lora_core.prompt_schedule import Timing
+from lora_core.recipe_notes import left_over, old_editing, older_than, version_of
 from lora_core.recipe_values import Recipe, Wanted
 from lora_core.settings import replace_by_name
 
@@ -84,7 +85,14 @@ def recipe_a1111(text: str, source: str = "") -> Recipe:
         CLASSES[reading.kind](),
         {"prompt": info.prompt, "negative_prompt": info.negative, "base": wanted.base[0], **reading.settings},
     )
+    reading.unmapped += old_editing(info.values, reading.version, (info.prompt, info.negative), passes_of(job))
     return Recipe(job, reading.kind, tuple(reading.unmapped), tuple(reading.assumed), source, wanted)
+
+
+def passes_of(job: GenerateJob) -> list[Timing]:
+    """The steps of a job's one or two passes."""
+    second = [Timing(job.steps, job.hires.hires_steps or job.steps)] if has_hires(job) else []
+    return [Timing(job.steps), *second]
 
 
 def kind_of(values: dict[str, str]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from lora_core.errors import ConfigError
+from lora_core.prompt_schedule import Timing, edits_moved
 
 SILENT = {
     "User",
@@ -47,6 +50,20 @@ KNOWN = {
     "Hypernet strength": "",
     "Eta DDIM": "DDIM added noise (eta {value}); here it adds none.",
 }
+
+
+OLD_EDITING = "Old prompt editing timelines"
+
+
+def old_editing(values: Mapping[str, str], version: str, prompts: Iterable[str], passes: Sequence[Timing]) -> list[str]:
+    """The sentence of pictures before 1.6, which do not say how they counted, where that changes a prompt's editing."""
+    if OLD_EDITING in values or not older_than(version, (1, 6)):
+        return []
+    try:
+        moved = any(edits_moved(prompt, timing) for prompt in prompts for timing in passes)
+    except ConfigError:  # brackets too deep: drawing says so
+        return []
+    return [KNOWN[OLD_EDITING]] if moved else []
 
 
 def left_over(values: Mapping[str, str], version: str) -> list[str]:

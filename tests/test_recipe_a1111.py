@@ -215,6 +215,26 @@ def test_tags_that_will_not_run_are_said() -> None:
         assert len(found.unmapped) == 1 and sentence in found.unmapped[0]
 
 
+TWICE = "Sampler: Euler a, RNG: CPU, Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: Latent"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "values", "told"),
+    [
+        ("a [cat:dog:0.5]", f"{TWICE}, Version: v1.5.2", True),  # switched in both passes
+        ("a [cat:dog:0.5]", TWICE, True),
+        ("a [cat:dog:0.5]", f"{TWICE}, Version: v1.6.0", False),
+        ("a [cat:dog:0.5]", "Sampler: Euler a, RNG: CPU, Version: v1.5.2", False),
+        ("a [cat:dog:1.5]", "Sampler: Euler a, RNG: CPU, Version: v1.5.2", True),  # step 1, today the end
+        ("a [cat|dog] [less]", f"{TWICE}, Hires steps: 7, Version: v1.5.2", False),
+        ("a [cat:dog:0.5]", f"{TWICE}, Old prompt editing timelines: True, Version: v1.7.0", True),
+    ],
+)
+def test_prompt_editing_before_1_6_is_said_where_it_switched_elsewhere(prompt: str, values: str, told: bool) -> None:
+    found = parse(values, prompt)
+    assert sum("counted steps in the old way" in text for text in found.unmapped) == told
+
+
 def test_hires() -> None:
     job = parse("Denoising strength: 0.4, Hires upscale: 1.5, Hires steps: 7, Hires upscaler: Latent (bicubic)").job
     assert type(job) is GenerateJob
