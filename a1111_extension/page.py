@@ -12,6 +12,7 @@ import gradio as gr
 
 from lora_core.errors import ConfigError, LoomError
 from lora_core.jobs.files import InspectJob
+from lora_core.known_classes import class_faults
 from lora_core.run import kind_of
 
 from . import compat
@@ -68,8 +69,10 @@ class Page:
         return self.host.desk.submit(self.placed(job), title)
 
     def placed(self, job: Any) -> Any:
-        """The job as `submit` hands it over. Raises ConfigError for paths that may not be used."""
-        kind = kind_of(job)
+        """The job as `submit` hands it over. Raises ConfigError for paths and classes that may not be named."""
+        kind, faults = kind_of(job), class_faults(job)
+        if faults:
+            raise ConfigError(faults)
         return self.host.confined(kind, job) if self.host.access({}).public else self.host.filled(kind, job)
 
     def readable(self, path: str) -> str:

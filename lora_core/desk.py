@@ -35,6 +35,7 @@ from lora_core.desk_store import (
 from lora_core.desk_view import files, snapshot
 from lora_core.errors import ConfigError, LoomError
 from lora_core.events import Event
+from lora_core.known_classes import class_faults
 from lora_core.lock import taken
 from lora_core.remote import Child
 from lora_core.run import kind_of
@@ -79,7 +80,7 @@ class Desk:
     def submit(self, job: Any, title: str = "") -> str:
         """Put a job into the queue; its id. Raises ConfigError for a job that cannot run or when the queue is full."""
         kind = kind_of(job)
-        faults = job.problems()
+        faults = [*job.problems(), *class_faults(job)]
         if faults:
             raise ConfigError(faults)
         with self._changed:

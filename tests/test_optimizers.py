@@ -9,7 +9,9 @@ import torch
 from lora_core.engine.learning_rates import build_schedule
 from lora_core.engine.optimizers import RECIPES, advance, build_optimizer, rate_of
 from lora_core.errors import ConfigError
+from lora_core.jobs import TrainJob
 from lora_core.jobs.optimization import OPTIMIZERS, SCHEDULES, SELF_TUNING, Optimization
+from lora_core.known_classes import class_faults
 
 
 def group(value: float = 1.0) -> list:
@@ -81,6 +83,22 @@ def test_a_class_by_name_with_arguments_is_that_class_with_those_arguments():
     assert type(optimizer) is torch.optim.ASGD and sentence == ""
     held = optimizer.param_groups[0]
     assert (held["t0"], held["lambd"], held["weight_decay"], held["lr"]) == (10, 0.5, 0.3, 0.01)
+
+
+def named(**values):
+    return class_faults(dataclasses.replace(TrainJob(), optimization=Optimization(**values)))
+
+
+def test_pages_and_requests_name_only_classes_of_known_packages():
+    """Importing a module runs it: what a stranger names must be known before."""
+    for path in [recipe.path for recipe in RECIPES.values()] + ["ASGD", "pytorch_optimizer.Ranger21", ""]:
+        assert named(optimizer_class=path) == []
+    for path in ("CosineAnnealingWarmRestarts", "torch.optim.lr_scheduler.StepLR", "pytorch_optimizer.REXScheduler"):
+        assert named(schedule_class=path) == []
+    strange = ["os.system", "antigravity.X", "torch.hub.X", "torch.optimal.X", "pytorch_optimizers.X", "torch.optim..X"]
+    for path in (*strange, "bitsandbytes.optim.__main__.X", "a b", "torch.optim.\n", "x/y.z", "."):
+        assert "optimizer_class" in named(optimizer_class=path)[0], path
+        assert "schedule_class" in named(schedule_class=path)[0], path
 
 
 @pytest.mark.parametrize(

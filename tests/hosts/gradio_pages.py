@@ -425,6 +425,15 @@ def test_where_others_reach_the_server_a_page_looks_only_into_the_hosts_folders(
     assert not (Path(data[train.form.components["folder"]]) / "a.txt").exists()
 
 
+@pytest.mark.parametrize("what", ["checked", "started"])
+@pytest.mark.parametrize("name", ["optimizer_class", "schedule_class"])
+def test_a_class_of_an_unknown_package_is_told_before_the_start(built, what, name):
+    train = built.pages["Train"]
+    data = built.data(*train.form.components.values()) | {train.carried: ""}
+    with pytest.raises(ConfigError, match=f"{name}.*pages and requests may name"):
+        getattr(train, what)({**data, train.form.components[name]: "antigravity.X"})
+
+
 def test_where_others_reach_the_server_no_file_outside_is_examined(built, public, two_loras, tmp_path):
     train, library = built.pages["Train"], built.pages["Library"]
     shutil.copy(two_loras[0], tmp_path / "secret.safetensors")
