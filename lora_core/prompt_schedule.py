@@ -26,7 +26,7 @@ class Timing:
 
     @property
     def total(self) -> int:
-        return self.steps if self.hires_steps is None else self.hires_steps
+        return self.steps if self.hires_steps is None or self.old else self.hires_steps
 
     def step_of(self, when: str) -> int:
         """A number with a point is a fraction of the steps, one without counts steps."""
@@ -77,8 +77,8 @@ def edits_moved(prompt: str, timing: Timing) -> bool:
 
 
 def text_at(course: list[tuple[int, str]], step: int) -> str:
-    """The text of a step in what `schedule` gives; steps count from 1."""
-    return next((text for end, text in course if step <= end), course[-1][1])
+    """The text of a step in what `schedule` gives; steps count from 1. Behind the end A1111 takes the first."""
+    return next((text for end, text in course if step <= end), course[0][1])
 
 
 def _ends(tree: Node, timing: Timing) -> Iterator[int]:

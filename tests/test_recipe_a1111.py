@@ -227,6 +227,7 @@ TWICE = "Sampler: Euler a, RNG: CPU, Denoising strength: 0.5, Hires upscale: 2, 
         ("a [cat:dog:0.5]", "Sampler: Euler a, RNG: CPU, Version: v1.5.2", False),
         ("a [cat:dog:1.5]", "Sampler: Euler a, RNG: CPU, Version: v1.5.2", True),  # step 1, today the end
         ("a [cat|dog] [less]", f"{TWICE}, Hires steps: 7, Version: v1.5.2", False),
+        ("a [cat|dog] [less]", f"{TWICE}, Hires steps: 30, Version: v1.5.2", True),  # whose course ended at step 20
         ("a [cat:dog:0.5]", f"{TWICE}, Old prompt editing timelines: True, Version: v1.7.0", True),
     ],
 )
