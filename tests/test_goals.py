@@ -3,15 +3,20 @@
 import io
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 from lora_core import caption_edit, cli, forecast, goals, settings, thumbnails, uploads
+from lora_core.engine import outlook
 from lora_core.errors import ConfigError, DatasetError, FileError
+from lora_core.events import Finished, Progress
 from lora_core.families import reference
 from lora_core.folders import CaptionFiles, Walk
-from lora_core.jobs import TrainJob
+from lora_core.jobs import GenerateJob, TrainJob
+from lora_core.jobs.generate import Hires
 from lora_core.jobs.train import Subset
 from lora_core.settings import from_json, replace_by_name
 
@@ -181,6 +186,63 @@ def test_time_is_told_from_an_earlier_training_alone():
     assert forecast.forecast(job(batch_size=4), 100, "fp32", [speed]).seconds == pytest.approx(200)
     assert forecast.speed_of(job(), {}) is None
     assert forecast.speed_of(TrainJob(base="gone.safetensors"), {"seconds_per_step": 1.0}) is None
+
+
+DRAWN = [Progress(20, 20), Finished(("a.png",), {"pictures": 1, "seconds": 40.0})]
+
+
+def drawing(**values):
+    return GenerateJob(**{"base": BASE, "width": 128, "height": 64, "steps": 20, "device": "cpu", **values})
+
+
+def test_before_the_first_training_pictures_that_were_drawn_tell_the_time():
+    """A step with guidance is two passes, a training step three: forward and, at twice the work, backward."""
+    speed = forecast.told_by_drawing(drawing(), DRAWN)
+    told = forecast.forecast(job(width=64, height=64, batch_size=2), 100, "fp32", [speed])
+    assert told.seconds == pytest.approx(100 * 3 * 40 / 20 / 2) and told.text().startswith(
+        "100 steps, about 5 minutes, judging by pictures drawn here,"
+    )
+    alike = [drawing(cfg_scale=1.0), drawing(sampler="heun"), drawing(batch_size=4)]
+    seconds = [forecast.told_by_drawing(one, DRAWN).seconds_per_step for one in alike]
+    assert seconds == [2 * speed.seconds_per_step, speed.seconds_per_step / 2, speed.seconds_per_step / 4]
+
+
+@pytest.mark.parametrize(
+    ("job", "events"),
+    [
+        (drawing(), [Progress(9, 9), DRAWN[1]]),  # hardly more than what is around the steps
+        (drawing(hires=Hires(hires_scale=2)), DRAWN),
+        (drawing(base="gone.safetensors"), DRAWN),
+        (drawing(), DRAWN[:1]),
+        (drawing(), [DRAWN[0], Finished((), {"seconds": 40.0}, stopped=True)]),
+    ],
+)
+def test_a_drawing_that_tells_little_is_passed_over(job, events):
+    assert forecast.told_by_drawing(job, events) is None
+
+
+def test_a_training_tells_the_time_better_than_drawings_and_the_least_disturbed_of_those(monkeypatch):
+    desk = SimpleNamespace()
+    tickets = {"a": (drawing(), 40), "b": (drawing(), 20), "c": (drawing(), 60)}
+    desk.tickets = lambda: [SimpleNamespace(id=id, kind="generate", over=True, outputs=("x.png",)) for id in tickets]
+    desk.job = lambda id: tickets[id][0]
+    desk.events = lambda id: [(1, DRAWN[0]), (2, Finished((), {"seconds": tickets[id][1]}))]
+    assert [speed.seconds_per_step for speed in forecast.speeds_of(desk)] == [4.5, 3.0, 1.5]
+    trained = [SimpleNamespace(id="t", kind="train", over=True, outputs=("x",))]
+    tickets["t"] = (job(), 0)
+    drawn = desk.tickets()[:3]
+    desk.tickets = lambda: [*trained, *drawn]
+    desk.snapshot = lambda id: {"report": {"seconds_per_step": 0.5, "device": "cpu"}}
+    assert forecast.forecast(job(), 100, "fp32", forecast.speeds_of(desk)).seconds == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("device", "counts"), [("auto", True), ("", True), ("cpu", True), ("cpu:0", True), ("cuda", False)]
+)
+def test_a_speed_counts_for_its_own_kind_of_device(monkeypatch, device, counts):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert outlook.is_of(forecast.Speed(1.0, 1.0, device), torch.device("cpu")) is counts
 
 
 @pytest.mark.parametrize(

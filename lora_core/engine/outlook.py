@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from lora_core.engine.dataset import open_dataset
 from lora_core.engine.dataset_report import DatasetReport
 from lora_core.engine.device import pick_device, pick_dtype
@@ -33,6 +35,12 @@ class Outlook:
         )
 
 
+def is_of(speed: Speed, device: torch.device) -> bool:
+    """Whether a speed tells something about this device; a drawing may have left the choice open."""
+    named = str(pick_device("auto")) if speed.device == "auto" else speed.device
+    return not named or named.partition(":")[0] == device.type
+
+
 def outlook(job: TrainJob, speeds: Sequence[Speed] = ()) -> Outlook:
     """Look at the pictures and the base's header. Raises DatasetError, ConfigError, FileError, KeyMismatch."""
     device = pick_device(job.memory.device)
@@ -40,5 +48,5 @@ def outlook(job: TrainJob, speeds: Sequence[Speed] = ()) -> Outlook:
         str(pick_dtype(job.memory.dtype, device)).removeprefix("torch.")
     ]
     report = open_dataset(job).report
-    same = [s for s in speeds if not s.device or s.device.partition(":")[0] == device.type]
+    same = [s for s in speeds if is_of(s, device)]
     return Outlook(report, forecast(job, report.steps, dtype, same), str(device), room(str(device)))
