@@ -121,11 +121,14 @@ class WebUI:
     # Paths of requests
 
     def write_roots(self, kind: str) -> tuple[Path, ...]:
-        """Where jobs may write. A relative path belongs to the first, which depends on what the job makes."""
+        """Where jobs may write: models and what is linked there, pictures, ours.
+
+        A relative path belongs to the first, which depends on what the job makes.
+        """
         first = {"lora": self.lora_folders(), "checkpoint": self.checkpoint_folders()}
         made = MADE_BY.get(kind, "checkpoint" if kind == "merge-checkpoint" else "")
         pictures = (self.picture_folder(),) if kind in PICTURES else ()
-        every = (*first["lora"], *first["checkpoint"], *host.output_folders())
+        every = (*with_links((*first["lora"], *first["checkpoint"])), *host.output_folders())
         return tuple(dict.fromkeys((*first.get(made, pictures), self.data_folder(), self.work_folder(), *every)))
 
     def read_roots(self) -> tuple[Path, ...]:

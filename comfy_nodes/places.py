@@ -17,7 +17,9 @@ J = TypeVar("J")
 
 
 def write_roots() -> tuple[Path, ...]:
-    return (host.output_folder(), *host.folders("loras"), *host.folders("checkpoints")[:1], host.temp_folder())
+    """ComfyUI's output and temp, its folders of LoRAs, the first of checkpoints, and what links in those point to."""
+    models = with_links((*host.folders("loras"), *host.folders("checkpoints")[:1]))
+    return (host.output_folder(), *models, host.temp_folder())
 
 
 def read_roots() -> tuple[Path, ...]:

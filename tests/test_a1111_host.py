@@ -22,6 +22,7 @@ from lora_core.desk import Desk  # noqa: E402
 from lora_core.errors import ConfigError  # noqa: E402
 from lora_core.events import HELD, Finished, Saved  # noqa: E402
 from lora_core.jobs import ChooseJob, GenerateJob, TrainJob  # noqa: E402
+from lora_core.jobs.files import MetadataJob  # noqa: E402
 from lora_core.jobs.tools import MergeIntoCheckpointJob, MergeJob  # noqa: E402
 from lora_core.remote import Child  # noqa: E402
 
@@ -314,6 +315,21 @@ def test_requests_stay_in_the_hosts_folders_and_in_those_that_its_owner_names(mo
         ui.confined("train", replace(job, output_dir=str(tmp_path / "pictures")))
     with pytest.raises(ConfigError, match="base"):
         ui.confined("train", replace(job, base=str(modules.folder / "config.json")))
+
+
+def test_a_folder_that_its_owner_linked_into_the_model_folders_is_read_and_written(modules, ui, tmp_path):
+    other, loras = tmp_path / "other disk", modules.folder / "models" / "Lora"
+    other.mkdir()
+    (other / "a.safetensors").touch()
+    (loras / "linked").symlink_to(other)
+    (modules.folder / "outputs").mkdir()
+    (modules.folder / "outputs" / "linked").symlink_to(tmp_path)
+    edited = ui.confined("metadata", MetadataJob(str(loras / "linked" / "a.safetensors")))
+    assert edited.lora == str(other / "a.safetensors")
+    assert ui.confined("merge", MergeJob(output="linked/b.safetensors")).output == str(other / "b.safetensors")
+    for path in (tmp_path / "b.safetensors", modules.folder / "outputs" / "linked" / "b.safetensors"):
+        with pytest.raises(ConfigError, match="outside the folders"):
+            ui.confined("merge", MergeJob(output=str(path)))
 
 
 def test_logins_and_names(modules, ui):

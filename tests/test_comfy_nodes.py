@@ -18,6 +18,7 @@ from lora_core.confine import READ_WIDGETS
 from lora_core.errors import ConfigError, EngineMissing, FileError, KeyMismatch, LoomError
 from lora_core.families import reference
 from lora_core.jobs import ChooseJob, GenerateJob, InpaintJob, TrainJob
+from lora_core.jobs.files import MetadataJob
 from lora_core.keys import lora_targets
 from lora_core.lora import Lora, LoraModule
 from lora_core.lora_file import write_lora
@@ -632,6 +633,18 @@ def test_links_out_of_the_input_folder_are_not_followed_and_allowed_folders_are(
     settings.write_text("{")
     with pytest.raises(FileError, match=r"settings\.json cannot be read"):
         dataset(loom, other_folder=str(outside))
+
+
+def test_a_folder_that_is_linked_into_those_of_loras_is_written_too(loom, tmp_path):
+    other = tmp_path / "other disk"
+    other.mkdir()
+    (other / "a.safetensors").touch()
+    loras = loom.part("places").lora_folder()
+    (loras / "linked").symlink_to(other)
+    job = MetadataJob(str(loras / "linked" / "a.safetensors"))
+    assert loom.part("places").checked(job).lora == str(other / "a.safetensors")
+    with pytest.raises(ConfigError, match="outside the folders"):
+        loom.part("places").checked(MetadataJob(str(tmp_path / "a.safetensors")))
 
 
 def test_a_picture_prefix_cannot_leave_the_output_folder(loom):
