@@ -356,7 +356,7 @@
             this.once("results", [s.id, s.state, saved.length, s.report && Object.keys(s.report).length], () => [
                 s.over && s.report && s.report.cells ? scores(s.report, keep) : "",
                 ...(drawn.length ? gallery("Pictures", s.id, drawn, drawn, {pick, wide: this.place.dataset.wide}) : []),
-                files.length ? make("details", {open: files.length < 5 ? "" : undefined}, make("summary", {text: `Files (${files.length})`}),
+                files.length ? make("details", {open: files.length < 5 ? "" : undefined}, make("summary", {}, "Files", ` (${files.length})`),
                     make("ul", {cls: "loom-files"}, ...files.slice().reverse().map((m) => make("li", {}, make("code", {text: nameOf(m.path), title: m.path}),
                         make("span", {text: m.step ? `step ${m.step}` : m.kind}))))) : "",
                 s.over && s.report ? figures(s.report) : "",
@@ -410,7 +410,7 @@
         const blocks = Object.entries(s.blocks || {}), last = (s.changes || [])[(s.changes || []).length - 1];
         if (!blocks.length || !last) return "";
         const most = Math.max(...blocks.map(([, v]) => v), 1e-12), share = (v) => `${+(100 * v).toPrecision(2)} %`;
-        return make("div", {cls: "loom-moved"}, make("span", {text: `Weights moved by ${share(last[1])} (step ${last[0]})`}),
+        return make("div", {cls: "loom-moved"}, make("span", {}, "Weights moved by", ` ${share(last[1])} (step ${last[0]})`),
             make("div", {}, ...blocks.map(([name, v]) => make("i", {title: `${name.replace("_", " ")}: ${share(v)}`,
                 style: `height:${Math.max(2, Math.round(22 * v / most))}px`}))));
     }
@@ -422,7 +422,7 @@
         if (!notes.length) return "";
         const bad = notes.filter((n) => n.level === "warning");
         return [...bad.slice(-3).map((n) => make("p", {cls: "loom-warning", text: n.text})),
-            make("details", {}, make("summary", {text: `Notes (${notes.length})`}), make("ul", {}, ...notes.map((n) => make("li", {text: n.text}))))];
+            make("details", {}, make("summary", {}, "Notes", ` (${notes.length})`), make("ul", {}, ...notes.map((n) => make("li", {text: n.text}))))];
     }
 
     function figures(report) {

@@ -26,6 +26,7 @@ from lora_core.tensor_writer import write_tensors
 
 extension()
 
+import page_texts  # noqa: E402
 from lora_loom_a1111 import compat, tabs  # noqa: E402
 from lora_loom_a1111.guard import Access  # noqa: E402
 from lora_loom_a1111.page import Page  # noqa: E402
@@ -134,6 +135,19 @@ def test_it_can_be_put_into_another_blocks(tmp_path):
     with gr.Blocks() as outer, gr.Tabs(), gr.Tab("LoRA Loom"):
         made.blocks.render()
     assert len(outer.get_config_file()["components"]) > 300
+
+
+def test_every_text_of_the_page_is_translated(built):
+    texts = page_texts.of_page(built.blocks, built.host) | page_texts.of_settings()
+    texts |= page_texts.of_handlers() | page_texts.of_script()
+    for language, table in page_texts.tables().items():
+        assert sorted(texts - table.keys() - page_texts.names()) == [], language
+
+
+def test_no_translation_is_of_a_text_that_is_gone(built):
+    texts = page_texts.anywhere() | page_texts.of_page(built.blocks, built.host)
+    for language, table in page_texts.tables().items():
+        assert sorted(table.keys() - texts) == [], language
 
 
 JOBS = [
