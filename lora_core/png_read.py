@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT = 64 << 20
-KINDS = (b"tEXt", b"zTXt", b"iTXt")
+KINDS = (b"tEXt", b"zTXt", b"iTXt", b"comf")  # comf: how ComfyUI writes tEXt into animations
 
 
 def png_texts(file: BinaryIO) -> dict[str, str]:
-    """Keyword -> text of every tEXt, zTXt and iTXt chunk; the first of a keyword counts. Damaged chunks are left out.
+    """Keyword -> text of every chunk of KINDS; the first of a keyword counts. Damaged chunks are left out.
 
     `file` stands behind the PNG signature.
     """
@@ -44,7 +44,7 @@ def _text_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _text(kind: bytes, rest: bytes) -> str | None:
-    if kind == b"tEXt":
+    if kind in (b"tEXt", b"comf"):
         return _latin_or_utf8(rest)
     if kind == b"zTXt":
         data = inflate(rest[1:])

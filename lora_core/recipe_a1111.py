@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -173,11 +174,10 @@ def _numbers(reading: Reading) -> None:
 def _hires(reading: Reading) -> None:
     first, target = reading.size("First pass size"), reading.size("Hires resize")
     scale = reading.number("Hires upscale", float)
-    if first and all(first):  # before 2023, Size was the size after the second pass
+    if first:  # before 2023, Size was the size after the second pass
         target = (reading.settings.get("width", 512), reading.settings.get("height", 512))
-        reading.settings.update(width=first[0], height=first[1])
-    elif first:
-        reading.unmapped.append("The size of the first pass was A1111's own choice in 2022: set width and height.")
+        width, height = first if all(first) else first_pass_of_2022(*target)
+        reading.settings.update(width=width, height=height)
     steps, upscaler = reading.number("Hires steps"), reading.take("Hires upscaler")
     if not (target or scale):
         return
@@ -187,11 +187,19 @@ def _hires(reading: Reading) -> None:
         denoising = reading.number("Denoising strength", float)
         found |= {} if denoising is None else {"hires_denoising": denoising}
     token = host_names.token_of(host_names.HIRES_UPSCALER, upscaler) if upscaler else "latent"
+    if upscaler == "None":
+        token = "lanczos"  # what A1111 does without an upscaler
     if token is None:
         reading.unmapped.append(f"The upscaler {upscaler} is not known here; lanczos stands in its place.")
     if not target and scale is not None and scale <= 1:
         reading.unmapped.append("A second pass at the same size is not repeated.")
     reading.settings |= {**found, "hires_upscaler": token or "lanczos"}
+
+
+def first_pass_of_2022(width: int, height: int) -> tuple[int, int]:
+    """The size that A1111 chose itself (0x0): the area of 512 x 512, each side up to the next multiple of 64."""
+    scale = math.sqrt(512 * 512 / max(width * height, 1))
+    return math.ceil(scale * width / 64) * 64, math.ceil(scale * height / 64) * 64
 
 
 def _fill(reading: Reading) -> None:

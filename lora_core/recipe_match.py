@@ -137,9 +137,8 @@ def _tags(prompt: str, hashes: dict[str, str], files: Files) -> tuple[str, list[
         if found is not None:
             folders.append(found.parent)
             if found.stem != name and alias_of(found) != name:
-                prompt = prompt.replace(f"<lora:{name}:", f"<lora:{found.stem}:").replace(
-                    f"<lora:{name}>", f"<lora:{found.stem}>"
-                )
+                named = re.compile(rf"(<(?:lora|lyco):){re.escape(name)}(?=[:>])")
+                prompt = named.sub(lambda tag, stem=found.stem: tag[1] + stem, prompt)
     return prompt, folders
 
 

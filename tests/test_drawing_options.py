@@ -17,12 +17,13 @@ from lora_core.engine import warm
 from lora_core.engine.generate import batch_of, generate, prepared_models, request_of
 from lora_core.engine.hires import resized, second_pass, target
 from lora_core.engine.models import Models, load_models
+from lora_core.engine.prompt import time_ids
 from lora_core.engine.prompt_encoding import EncodedTexts
 from lora_core.engine.random_noise import posterior_noise
 from lora_core.engine.sampling import SampleRequest, sample
 from lora_core.engine.tiles import in_tiles, starts
 from lora_core.engine.vae import NAN_NOTE, decode, decode_tensor, encode
-from lora_core.errors import NotFinite
+from lora_core.errors import ConfigError, NotFinite
 from lora_core.events import Event, Finished, Note, Preview, Progress
 from lora_core.jobs.generate import GenerateJob, Hires, InpaintJob, Randomness
 from lora_core.picture_text import read_picture_text
@@ -221,6 +222,31 @@ def test_target_sizes_of_comfyuis_nodes(hires: Hires, size: tuple[int, int]) -> 
 def test_comfyuis_second_pass_has_its_nodes_size(tmp_path: Path, upscaler: str, side: int) -> None:
     hires = Hires(1.2, hires_upscaler=upscaler, hires_denoising=0.5)  # 8 cells are 9.6 -> 10, 64 pixels are 76.8 -> 77
     assert drawn(job(tmp_path, arithmetic="comfyui", hires=hires))[0].shape == (side, side, 3)
+
+
+@pytest.mark.parametrize(("arithmetic", "told"), [("a1111", (96, 96)), ("comfyui", (96, 64))])
+def test_sdxl_is_told_the_size_before_the_cut_as_by_a1111(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arithmetic: str, told: tuple[int, int]
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def spy(height: int, width: int) -> torch.Tensor:
+        seen.append((width, height))
+        return time_ids(height, width)
+
+    monkeypatch.setattr("lora_core.engine.denoiser.time_ids", spy)
+    hires = Hires(hires_width=96, hires_height=64)
+    picture = drawn(job(tmp_path, base=str(tiny.checkpoint("sdxl")), hires=hires, steps=1, arithmetic=arithmetic))[0]
+    assert picture.shape == (64, 96, 3)
+    assert set(seen) == {(64, 64), told}
+
+
+def test_a_schedule_too_short_for_its_steps_is_refused_in_words(loaded: Models) -> None:
+    request = SampleRequest(("a",), (1,), width=64, height=64, steps=50, sampler="euler", arithmetic="a1111")
+    request = replace(request, scheduler="ddim_uniform")
+    hires = Hires(2.0, hires_denoising=0.02)
+    with pytest.raises(ConfigError, match="take another schedule"):
+        list(second_pass(loaded, request, hires, torch.zeros(1, 4, 8, 8), Commands()))
 
 
 def test_enlarging_a_picture_by_an_odd_ratio() -> None:

@@ -42,6 +42,15 @@ def test_png_as_pillow_writes_it(tmp_path: Path, way: str) -> None:
     assert (found.place, found.size) == ("PNG text", (8, 9))
 
 
+def test_comfyuis_animated_png(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add(b"comf", b"prompt\0{}", after_idat=True)
+    info.add(b"comf", b"workflow\0[]", after_idat=True)
+    frames = [Image.new("RGB", (8, 9), (90 * i, 0, 0)) for i in range(2)]
+    frames[0].save(tmp_path / "a.png", pnginfo=info, save_all=True, duration=166, append_images=frames[1:])
+    assert dict(read_picture_text(tmp_path / "a.png").texts) == {"prompt": "{}", "workflow": "[]"}
+
+
 def test_png_that_is_odd(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(chunk(b"tEXt", b"parameters\0" + TEXT.encode("utf-8"))))

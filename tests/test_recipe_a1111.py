@@ -246,6 +246,23 @@ def test_hires() -> None:
     assert (job.width, job.height, job.hires.hires_width, job.hires.hires_height) == (256, 128, 512, 512)
 
 
+def test_hires_without_an_upscaler_is_lanczos() -> None:
+    found = parse("Sampler: Euler, RNG: CPU, Denoising strength: 0.4, Hires upscale: 2, Hires upscaler: None")
+    assert found.job.hires.hires_upscaler == "lanczos" and found.unmapped == ()
+
+
+@pytest.mark.parametrize(
+    ("size", "first"),
+    [("1024x1024", (512, 512)), ("768x1024", (448, 640)), ("1920x1080", (704, 384)), ("600x1000", (448, 704))],
+)
+def test_the_first_pass_that_a1111_chose_itself_in_2022(size: str, first: tuple[int, int]) -> None:
+    text = f"cat\nSteps: 20, Sampler: Euler a, Seed: 1, Size: {size}, Denoising strength: 0.7, First pass size: 0x0"
+    found = recipe_a1111(text)
+    job = found.job
+    assert (job.width, job.height) == first and f"{job.hires.hires_width}x{job.hires.hires_height}" == size
+    assert not any("first pass" in sentence for sentence in found.unmapped)
+
+
 def test_the_kind_is_told_by_the_keys() -> None:
     assert parse("Sampler: Euler").kind == "generate"
     assert parse("Denoising strength: 0.5").kind == "img2img"

@@ -101,8 +101,10 @@ def test_renamed_files_are_found_by_hash(tmp_path: Path) -> None:
     base = base_file(tmp_path / "other.safetensors", 1.0)
     lora = lora_file(tmp_path / "renamed.safetensors", 2.0)
     drawn = Drawn(1, model_hash=whole_hash(base), lora_hashes=(("one", data_hash(lora)),))
-    found = match_files(recipe_of(written(tmp_path, JOB, drawn)), [tmp_path])
-    assert found.job.base == str(base) and found.job.prompt == "a cat <lora:renamed:0.5>"
+    job = replace(JOB, prompt="a cat <lora:one:0.5> <lyco:one> <lyco:one:1:te=0>")
+    found = match_files(recipe_of(written(tmp_path, job, drawn)), [tmp_path])
+    assert found.job.base == str(base)
+    assert found.job.prompt == "a cat <lora:renamed:0.5> <lyco:renamed> <lyco:renamed:1:te=0>"
     assert found.unmapped == ("The model m is other.safetensors here: the hash is the same.",)
 
 

@@ -25,13 +25,15 @@ Predict = Callable[[torch.Tensor, float, float], torch.Tensor]
 @dataclass(frozen=True)
 class Prediction:
     """How to ask the UNet and read its answer: guidance scale, rows `one_by_one` to save memory, and `extra`
-    [1 or n,c,h,w], the further inputs of 9-channel models."""
+    [1 or n,c,h,w], the further inputs of 9-channel models. `size`: the width and height that SDXL is told (None: those
+    of the latents)."""
 
     cfg: float = 7.0
     v: bool = False
     cfg_rescale: float = 0.0
     one_by_one: bool = False
     extra: torch.Tensor | None = None
+    size: tuple[int, int] | None = None
 
 
 def guided_unet(models: Models, guidance: Guidance, how: Prediction, commands: Commands | None = None) -> Predict:
@@ -53,10 +55,10 @@ def guided_unet(models: Models, guidance: Guidance, how: Prediction, commands: C
         texts = [row for pairs in conds.positive for row, _ in pairs]
         inputs = x if how.extra is None else torch.cat([x, how.extra.to(x).expand(len(x), -1, -1, -1)], dim=1)
         if conds.negative is None:
-            outputs = _answers(models, texts, inputs[pictures], t, how.one_by_one)
+            outputs = _answers(models, texts, inputs[pictures], t, how)
             return _summed(torch.zeros_like(x), outputs, pictures, weights)
         everything = torch.cat([pictures, torch.arange(len(x))])
-        outputs = _answers(models, [*texts, *[conds.negative] * len(x)], inputs[everything], t, how.one_by_one)
+        outputs = _answers(models, [*texts, *[conds.negative] * len(x)], inputs[everything], t, how)
         negative = outputs[len(texts) :]
         change = _summed(torch.zeros_like(x), outputs[: len(texts)] - negative[pictures], pictures, weights)
         guided = negative + change * how.cfg
@@ -73,27 +75,28 @@ def _summed(start: torch.Tensor, rows: torch.Tensor, pictures: torch.Tensor, wei
     return start.index_add(0, pictures.to(start.device), rows * weights[:, None, None, None])
 
 
-def _answers(
-    models: Models, texts: Sequence[Conditioning], x: torch.Tensor, t: float, one_by_one: bool
-) -> torch.Tensor:
+def _answers(models: Models, texts: Sequence[Conditioning], x: torch.Tensor, t: float, how: Prediction) -> torch.Tensor:
     """One UNet row for each text; texts of another length take a call of their own."""
     lengths: dict[int, list[int]] = {}
     for i, text in enumerate(texts):
-        lengths.setdefault(i if one_by_one else -text.context.shape[1], []).append(i)
+        lengths.setdefault(i if how.one_by_one else -text.context.shape[1], []).append(i)
     order = [i for members in lengths.values() for i in members]
-    found = [_unet(models, [texts[i] for i in members], x[members], t) for members in lengths.values()]
+    found = [_unet(models, [texts[i] for i in members], x[members], t, how.size) for members in lengths.values()]
     return torch.cat(found)[torch.tensor(order).argsort()]
 
 
-def _unet(models: Models, texts: Sequence[Conditioning], x: torch.Tensor, t: float) -> torch.Tensor:
+def _unet(
+    models: Models, texts: Sequence[Conditioning], x: torch.Tensor, t: float, size: tuple[int, int] | None
+) -> torch.Tensor:
     place = next(models.unet.parameters())
     context = torch.cat([text.context for text in texts]).to(place)
     pooled = [text.pooled for text in texts if text.pooled is not None]
     factor = latent_factor(models)
+    width, height = size or (x.shape[3] * factor, x.shape[2] * factor)
     added: dict[str, Any] = {}
     if pooled:
         added = {"text_embeds": torch.cat(pooled).to(place)}
-        added["time_ids"] = time_ids(x.shape[2] * factor, x.shape[3] * factor).to(place.device).repeat(len(texts), 1)
+        added["time_ids"] = time_ids(height, width).to(place.device).repeat(len(texts), 1)
     when = torch.tensor(t, device=place.device)
     return models.unet(x.to(place), when, encoder_hidden_states=context, added_cond_kwargs=added).sample.to(x.dtype)
 

@@ -22,6 +22,7 @@ from lora_core.engine.schedule import (
     sampling_sigmas,
     starting_noise,
 )
+from lora_core.errors import ConfigError
 
 
 def host_steps(predict: Predict, request: SampleRequest, noise: Noise, start: Start) -> Iterator[Step]:
@@ -87,6 +88,11 @@ def _a1111(
         return iter(())
     everything = all_sigmas(d, scheduler, length, rule.discard)
     sigmas = everything if start.fresh else everything[length - back - 1 :]
+    if not len(sigmas):
+        raise ConfigError(
+            f"The schedule {scheduler} has no {length} steps to begin so late in: take another schedule, "
+            f"more denoising, or fewer steps."
+        )
     x = start.latents + first * sigmas[0]
     draw = noise.brownian(everything) if rule.brownian else noise.next
     if start.mask is not None or start.blend is not None:

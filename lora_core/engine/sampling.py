@@ -95,6 +95,8 @@ def sample_from(
     zero = arch.zero_terminal_snr if request.zero_terminal_snr is None else request.zero_terminal_snr
     request = replace(request, prediction=request.prediction or arch.prediction, zero_terminal_snr=zero)
     how = Prediction(request.cfg, request.prediction == "v", request.cfg_rescale, request.low_memory, start.extra)
+    if request.arithmetic == "a1111":  # of a second pass the size before it is cut
+        how = replace(how, size=(request.width, request.height))
     models.work(TEXT_ENCODER, TEXT_ENCODER_2)
     guidance = _guidance(models, request, prompts)
     models.work(UNET)
