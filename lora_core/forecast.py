@@ -136,7 +136,7 @@ def speed_of(job: TrainJob, report: Mapping[str, Any]) -> Speed | None:
 def drawing_speed(job: GenerateJob, steps: int, seconds: float) -> Speed | None:
     """The speed of trainings that a drawing of so many sampling steps in all lets expect; None where it tells little.
 
-    Seen on a Xeon with SD1.5: from a picture of 256 px 6.9 seconds for a step at 256 px (it took 7.5), 10.7 at 320 (9.8).
+    Seen with SD1.5: from a picture of 256 px, 6.9 seconds for a step at 256 px (it took 7.5), 10.7 at 320 px (9.8).
     """
     if steps < FEWEST_STEPS or seconds <= 0 or has_hires(job):
         return None
