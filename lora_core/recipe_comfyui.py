@@ -16,6 +16,7 @@ from lora_core.errors import FileError
 from lora_core.jobs.generate import GenerateJob, Img2ImgJob, InpaintJob, LoraUse
 from lora_core.recipe_own_nodes import own_node, recipe_of_own
 from lora_core.recipe_values import Recipe, Wanted
+from lora_core.resizing import CELL
 from lora_core.settings import from_json, replace_by_name, to_json
 
 SAVERS = ("SaveImage", "PreviewImage", "SaveImageWebsocket", "SaveAnimatedWEBP", "SaveAnimatedPNG")
@@ -205,6 +206,12 @@ class Reader:
     def _start(self, first: Pass, start: Latents) -> str:
         """Size, picture and mask; which kind of job it is."""
         size = start.size or (self.drawing.size if all(self.drawing.size) and start.encoded else None)
+        if size and start.encoded and any(side % CELL for side in size):
+            kept = f"{size[0] // CELL * CELL} x {size[1] // CELL * CELL}"
+            self.chains.note(
+                f"Of {size[0]} x {size[1]} pixels ComfyUI drew {kept}; here the picture is resized to that."
+            )
+            size = size[0] // CELL * CELL, size[1] // CELL * CELL
         self.settings |= {"width": size[0], "height": size[1]} if size else {}
         self.settings["batch_size"] = start.batch
         if not start.encoded:

@@ -147,6 +147,14 @@ def test_img2img_takes_its_size_from_the_picture() -> None:
     )
 
 
+def test_img2img_of_a_picture_scaled_to_odd_sides() -> None:
+    nodes = {**graph(), **image(), "5": node("VAEEncode", pixels=("31", 0), vae=("4", 2))}
+    nodes["31"] = node("ImageScale", image=("30", 0), upscale_method="lanczos", width=1000, height=667, crop="disabled")
+    found = read(nodes)
+    assert (found.job.width, found.job.height) == (1000, 664)
+    assert found.unmapped == ("Of 1000 x 667 pixels ComfyUI drew 1000 x 664; here the picture is resized to that.",)
+
+
 def test_inpainting() -> None:
     masked = {**graph(n3=sampler(denoise=0.5, latent_image=("31", 0))), **image()}
     masked["31"] = node("SetLatentNoiseMask", samples=("5", 0), mask=("30", 1))
