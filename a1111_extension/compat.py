@@ -94,19 +94,6 @@ def _layers(layers: list[Image.Image]) -> Image.Image | None:
     return mask if mask is not None and mask.getbbox() else None
 
 
-if FOUR:  # which hands over the file, and writes a .pyi beside every module that derives from its components
-    WholeImage: Any = gr.Image
-else:
-
-    class WholeImage(gr.Image):
-        """The very bytes that the browser sent: gradio would draw the picture anew and drop its metadata."""
-
-        is_template = True  # for the page it is gradio's own
-
-        def preprocess(self, x: Any) -> str | None:
-            return os.path.abspath(self.file_bytes_to_file(*sent_picture(x))) if x else None
-
-
 def sent_picture(url: str) -> tuple[bytes, str]:
     """The bytes of a data URL, and a file name for them. Raises gradio's Error, which the page shows."""
     kind, _, body = url.partition(",")
@@ -121,9 +108,20 @@ def sent_picture(url: str) -> tuple[bytes, str]:
 
 
 def picture(label: str, elem_id: str, **options: Any) -> gr.Image:
-    """A picture to drop or to look at, handed over as the file that it is, with its metadata."""
+    """A picture to drop or to look at, handed over as the file that it is.
+
+    gradio would draw it anew: A1111's metadata in JPEG and WebP are lost then, and Forge's way of saving fails.
+    """
     how: dict[str, Any] = {"sources": ["upload", "clipboard"]} if FOUR else {"source": "upload"}
-    return WholeImage(label=label, elem_id=elem_id, type="filepath", **how, **options)
+    made = gr.Image(label=label, elem_id=elem_id, type="filepath", **how, **options)
+
+    def as_sent(x: Any) -> str | None:
+        if not x:
+            return None
+        return str(x.path) if FOUR else os.path.abspath(made.file_bytes_to_file(*sent_picture(x)))
+
+    made.preprocess = as_sent
+    return made
 
 
 def uploaded(files: Any) -> list[str]:
