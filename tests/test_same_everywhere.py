@@ -54,7 +54,7 @@ def last_job(loom) -> Any:  # noqa: F811
 
 
 def told_by(path: Path) -> dict[str, str]:
-    """The metadata, less when it was made, and less the hash of a fixed place in the file, which a longer time moves."""
+    """The metadata, less when it was made, and less the hash of a fixed place in the file, which longer times move."""
     times = {"ss_training_started_at", "ss_training_finished_at", "ss_session_id", "modelspec.date", "sshs_legacy_hash"}
     return {key: value for key, value in read_header(path).metadata.items() if key not in times}
 
