@@ -28,10 +28,13 @@ def component_made(component: Any, **made_with: Any) -> None:
 
 
 def our_tab() -> list[tuple[Any, str, str]]:
-    from . import tabs
-    from .webui import webui
+    from .host_pages import uncollected
 
-    return tabs.build(webui())
+    with uncollected():
+        from . import tabs
+        from .webui import webui
+
+        return tabs.build(webui())
 
 
 def train_tab(_: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,19 @@ def on(event: str, callback: Callable[..., Any]) -> None:
 
 def unheard(callback: Any) -> None:
     """For events that a version does not have."""
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """While a page of a thousand widgets is made: the garbage collector, which new objects wake, would go through the
+    host's whole memory each time (half of the page's time in Forge)."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def script_class(picture_begins: Callable[[Any], None]) -> type:

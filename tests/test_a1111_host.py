@@ -1,5 +1,6 @@
 import ast
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -279,6 +280,18 @@ def test_a_picture_that_has_no_room_is_given_up_with_a_sentence(modules, ui, mon
     assert given_up == [1] and modules.model.device.type == "cpu"
     assert len(comments) == 1 and "does not fit" in comments[0]
     assert desk.ticket(id).state == "running"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_as_it_was_after_the_page_is_made(monkeypatch, enabled):
+    monkeypatch.setattr(gc, "isenabled", lambda: enabled)
+    said = []
+    for name in ("disable", "enable"):
+        monkeypatch.setattr(gc, name, lambda name=name: said.append(name))
+    with contextlib.suppress(RuntimeError), host_pages.uncollected():
+        assert said == ["disable"]
+        raise RuntimeError
+    assert said == (["disable", "enable"] if enabled else ["disable"])
 
 
 def test_a_picture_without_a_desk_starts_nothing(modules, ui):
