@@ -86,17 +86,15 @@ class Form:
                     self.grid(rare)
 
     def grid(self, settings: Sequence[Setting]) -> None:
-        """Two widgets a row; long texts and switches in rows of their own kind."""
+        """Two widgets a line, the switches behind the others. One row holds them all and the style sheet makes the
+        lines: every row of gradio's costs the host's start."""
         switches = [s for s in settings if widget_of(s).kind == "checkbox"]
         others = [s for s in settings if widget_of(s).kind != "checkbox"]
-        for pair in (others[i : i + 2] for i in range(0, len(others), 2)):
-            with gr.Row(elem_classes="loom-row"):
-                for s in pair:
-                    self.place(s.name)
-        for pair in (switches[i : i + 2] for i in range(0, len(switches), 2)):
-            with gr.Row(elem_classes="loom-row loom-switches"):
-                for s in pair:
-                    self.place(s.name)
+        for members in (others, switches):
+            if members:
+                with gr.Row(elem_classes="loom-row loom-grid"):
+                    for s in members:
+                        self.place(s.name)
 
     def on_page(self, name: str, value: Any) -> Any:
         return self.spelled[name].get(value, value) if name in self.spelled else to_page(self.settings[name], value)
