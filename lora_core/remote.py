@@ -44,10 +44,11 @@ class Worker:
         if self.running is not None and not self.running.ended:
             raise WorkerCrashed("The worker is busy with another job: wait for it or stop it first.")
         line = encode(job_to_wire(job))
+        written = os.path.getsize(self.log) if os.path.exists(self.log) else 0  # before the child has the job
         fresh = not (self.alive and self.send(line))
         if fresh:
             self.start(line)
-        self.running = Running(self, line, 0 if fresh and self._own_log else os.path.getsize(self.log))
+        self.running = Running(self, line, 0 if fresh and self._own_log else written)
         return self.running
 
     def start(self, line: bytes) -> None:

@@ -156,6 +156,21 @@ def test_release_drops_the_caches_of_loaded_modules(tmp_path):
         until(lambda: "caches dropped" in log.read_text())
 
 
+def test_a_child_that_dies_the_moment_it_has_its_job_leaves_its_last_words(monkeypatch):
+    with warm() as worker:
+        list(worker.run(ToyJob()))
+        send = worker.send
+
+        def slow(line):
+            sent = send(line)
+            until(lambda: not worker.alive)
+            return sent
+
+        monkeypatch.setattr(worker, "send", slow)
+        with pytest.raises(errors.WorkerCrashed, match="the last words"):
+            list(worker.run(ToyJob("die")))
+
+
 def test_a_worker_that_crashed_is_started_again():
     with warm() as worker:
         with pytest.raises(errors.WorkerCrashed, match="the last words"):
